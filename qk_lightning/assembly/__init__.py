@@ -1,0 +1,1 @@
+"""Putting parts together: building, wiring, loading, LoRA, and the record in weights.json."""

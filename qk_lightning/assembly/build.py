@@ -1,0 +1,130 @@
+"""Building parts from a configuration, each from its own seed, and wiring their sizes.
+
+Order: vlm, autoencoder, head, queries, connector, objective. Sizes come from constructors (a
+config.json where weights are loaded), so this works on the meta device without weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.schema import PART_FAMILIES, schema_of
+from qk_lightning.data.sample import World
+from qk_lightning.parts.base import Part
+
+BUILD_ORDER = ("vlm", "autoencoder", "head", "queries", "connector", "objective")
+
+
+def class_of(family: str, name: str) -> type:
+    """Import the class behind a name.
+
+    Args:
+        family: `connector`, `world`, `system`, ...
+        name: as in YAML.
+
+    Returns:
+        The class.
+    """
+    schema = schema_of(family, name)
+    return getattr(importlib.import_module(schema.module), schema.class_name)
+
+
+@contextmanager
+def seeded(seed: int, *names: str) -> Iterator[None]:
+    """Draw random numbers from (seed, names) and leave the global generator as it was.
+
+    A part that starts from its own seed starts the same whatever other parts look like.
+
+    Args:
+        seed: the run's seed.
+        *names: what the numbers are for.
+    """
+    text = "/".join((str(seed), *names))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16))
+        yield
+
+
+def build_part(family: str, node: DictConfig, seed: int, wired: Mapping[str, int]) -> Part:
+    """Construct one part; no weights are read.
+
+    Args:
+        family: the part's family.
+        node: its options with `name`.
+        seed: the seed that its random weights start from.
+        wired: sizes measured on other parts; those that the class names in `wired` are passed.
+
+    Returns:
+        The part, in float32 on the CPU or on the current default device.
+
+    Raises:
+        ConfigError: the constructor refuses the options.
+    """
+    options: dict[str, Any] = dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+    name = options.pop("name")
+    part_class = class_of(family, name)
+    arguments = {key: wired[key] for key in part_class.wired}
+    try:
+        with seeded(seed, family):
+            part = part_class(**options, **arguments)
+    except ValueError as error:
+        problem = Problem(family, name, f"options that fit together ({error})", "change them")
+        raise ConfigError(problem) from error
+    return part
+
+
+def wired_sizes(parts: Mapping[str, Part]) -> dict[str, int]:
+    """Measure the sizes that later parts are wired with.
+
+    Args:
+        parts: the parts built so far, by family.
+
+    Returns:
+        `hidden_size`, `latent_channels`, `input_size`, `output_size`, as far as known.
+    """
+    sizes: dict[str, int] = {}
+    if "vlm" in parts:
+        sizes["hidden_size"] = sizes["input_size"] = parts["vlm"].hidden_size
+    if "autoencoder" in parts:
+        sizes["latent_channels"] = parts["autoencoder"].latent_channels
+    if "head" in parts:
+        sizes["output_size"] = parts["head"].condition_size
+    return sizes
+
+
+def build_parts(cfg: DictConfig, families: tuple[str, ...] = PART_FAMILIES) -> dict[str, Part]:
+    """Build all parts of a system, without weights.
+
+    Args:
+        cfg: a resolved configuration.
+        families: the families that the system uses.
+
+    Returns:
+        Part by family, in build order.
+    """
+    parts: dict[str, Part] = {}
+    for family in BUILD_ORDER:
+        if family in families:
+            parts[family] = build_part(family, cfg[family], cfg.seed, wired_sizes(parts))
+    return parts
+
+
+def open_world(node: DictConfig) -> World:
+    """Open the world that a configuration trains on.
+
+    Args:
+        node: `data.world`.
+
+    Returns:
+        The world, not yet prepared.
+    """
+    options: dict[str, Any] = dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+    return class_of("world", options.pop("name"))(**options)

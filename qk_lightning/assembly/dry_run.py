@@ -1,0 +1,93 @@
+"""What a configuration would cost, measured on the meta device: nothing is read or allocated.
+
+Parameters by part, the arithmetic of batches, and memory a rank without activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+
+from qk_lightning.assembly.build import build_parts
+from qk_lightning.assembly.trainable import apply_trainable, count_parameters
+from qk_lightning.config.schema import schema_of
+
+ADAM_BYTES = 8  # two float32 moments
+EMA_BYTES = 4
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The cost of one run.
+
+    Args:
+        parameters: total and trainable by part.
+        memory: bytes a rank by purpose.
+        arithmetic: lines on batches.
+    """
+
+    parameters: dict[str, dict[str, int]]
+    memory: dict[str, int]
+    arithmetic: list[str]
+
+    def describe(self) -> str:
+        """Write it as a table for people."""
+        lines = [f"{'part':<14}{'parameters':>16}{'trainable':>16}"]
+        for family, counts in self.parameters.items():
+            lines.append(f"{family:<14}{counts['total']:>16,}{counts['trainable']:>16,}")
+        total = sum(counts["total"] for counts in self.parameters.values())
+        learns = sum(counts["trainable"] for counts in self.parameters.values())
+        lines += [f"{'all':<14}{total:>16,}{learns:>16,}", "", *self.arithmetic, ""]
+        lines.append("memory a rank, without activations:")
+        lines += [f"  {name:<12}{bytes_ / 2**20:>12,.1f} MiB" for name, bytes_ in self.memory.items()]
+        lines.append(f"  {'all':<12}{sum(self.memory.values()) / 2**20:>12,.1f} MiB")
+        return "\n".join(lines)
+
+
+def dry_run(cfg: DictConfig) -> DryRun:
+    """Build a run's parts on the meta device and count.
+
+    Args:
+        cfg: the resolved configuration.
+
+    Returns:
+        Its cost.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    families = tuple(schema_of("system", cfg.system.name).attributes["families"])
+    with torch.device("meta"):
+        parts = build_parts(cfg, families)
+        apply_trainable(parts, cfg.trainable, cfg.seed)
+    for part in parts.values():
+        assert all(parameter.is_meta for parameter in part.parameters())
+    learns = sum(
+        p.numel() * p.element_size() for part in parts.values() for p in part.parameters() if p.requires_grad
+    )
+    count = sum(
+        p.numel() for part in parts.values() for p in part.parameters() if p.requires_grad
+    )
+    memory = {
+        "weights": sum(p.numel() * p.element_size() for part in parts.values() for p in part.parameters()),
+        "gradients": learns,
+        "optimizer": count * ADAM_BYTES,
+        "average": count * EMA_BYTES if cfg.ema.decay else 0,
+    }
+    return DryRun(count_parameters(parts), memory, _arithmetic(cfg))
+
+
+def _arithmetic(cfg: DictConfig) -> list[str]:
+    trainer, groups = cfg.trainer, cfg.data.groups_per_step
+    group = trainer.global_batch_size // groups
+    micro = trainer.micro_batch_size or max(1, group // trainer.devices)
+    passes = max(1, group // (micro * trainer.devices)) * groups
+    samples = trainer.global_batch_size * trainer.max_steps
+    return [
+        f"global batch {trainer.global_batch_size} = {groups} groups of {group} "
+        f"(one task and layout each) on {trainer.devices} device(s)",
+        f"micro-batch {micro}, {passes} forward passes a step and rank",
+        f"{trainer.max_steps} steps, {samples:,} samples",
+    ]

@@ -1,0 +1,157 @@
+"""What learns: an allow-list applied to the parts, and what it trained written as safetensors.
+
+`full` trains every parameter, `{lora: {...}}` adds adapters (peft) to a frozen part, a part that
+is not named stays frozen and in eval mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from qk_lightning.assembly.build import seeded
+from qk_lightning.assembly.weights import Entry
+from qk_lightning.config.atomic import aside
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.identity import fingerprint
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.parts.base import Part
+
+
+def apply_trainable(parts: Mapping[str, Part], trainable: DictConfig, seed: int) -> None:
+    """Freeze and open parameters, and add LoRA.
+
+    Args:
+        parts: part by family.
+        trainable: `full` or `{lora: {...}}` by family.
+        seed: seed of the adapters' first weights.
+
+    Raises:
+        ConfigError: nothing is left to train, or no layer has the LoRA's target names.
+    """
+    problems: list[Problem] = []
+    for family, part in parts.items():
+        how = trainable.get(family)
+        part.requires_grad_(how == "full")
+        part.train(how is not None)
+        if how == "full" and not any(True for _ in part.parameters()):
+            fix = "take it out of `trainable`"
+            problems.append(Problem(f"trainable.{family}", how, "a part with parameters", fix))
+        elif how is not None and how != "full":
+            problems += _add_lora(family, part, how.lora, seed)
+    if not any(parameter.requires_grad for part in parts.values() for parameter in part.parameters()):
+        fix = "for example `trainable: {queries: full, connector: full}`"
+        problems.append(Problem("trainable", None, "at least one part that learns", fix))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _add_lora(family: str, part: Part, lora: DictConfig, seed: int) -> list[Problem]:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = list(lora.targets) or list(part.lora_targets)
+    key = f"trainable.{family}.lora.targets"
+    if not targets:
+        return [Problem(key, targets, "names of linear layers", "the part offers none of its own")]
+    config = LoraConfig(r=lora.rank, lora_alpha=lora_alpha(lora), target_modules=targets)
+    try:
+        with seeded(seed, family, "lora"):
+            inject_adapter_in_model(config, part)
+    except ValueError as error:
+        linear = sorted({name.split(".")[-1] for name, m in part.named_modules() if isinstance(m, nn.Linear)})
+        return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", f"has: {linear}")]
+    for name, parameter in part.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+    return []
+
+
+def lora_alpha(lora: DictConfig) -> float:
+    """Return the LoRA's alpha; its rank where none is given."""
+    return float(lora.rank if lora.alpha is None else lora.alpha)
+
+
+def trainable_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return what trains, by parameter name.
+
+    Args:
+        module: a system or a part.
+
+    Returns:
+        Name to the live parameter.
+    """
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def count_parameters(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, int]]:
+    """Count parameters by part.
+
+    Args:
+        parts: part by family.
+
+    Returns:
+        `{"total": ..., "trainable": ...}` by family.
+    """
+    counts = {}
+    for family, part in parts.items():
+        sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+        total = sum(size for size, _ in sizes)
+        counts[family] = {"total": total, "trainable": sum(s for s, learns in sizes if learns)}
+    return counts
+
+
+def save_trained(
+    run: RunFolder, parts: Mapping[str, Part], trainable: DictConfig, start: list[Entry]
+) -> list[Entry]:
+    """Write what a run trained and return the entries that make it loadable.
+
+    Args:
+        run: the run's folder; `weights/<family>/` or `weights/<family>.lora.safetensors` appear.
+        parts: the parts, holding the weights to keep (EMA weights where EMA is on).
+        trainable: as in the configuration.
+        start: the entries that the run started from.
+
+    Returns:
+        All entries, old and new, in order.
+    """
+    entries = list(start)
+    for family, part in parts.items():
+        how = trainable.get(family)
+        if how is None:
+            continue
+        if how == "full":
+            target = run.weights / family
+            with aside(target) as folder:
+                part.export(folder)
+            action: Any = "load"
+            entries = [e for e in entries if e.part != family]  # all overwritten
+        else:
+            target = run.weights / f"{family}.lora.safetensors"
+            state = {n: t.detach().float().cpu().contiguous() for n, t in trainable_state(part).items()}
+            metadata = {"rank": str(how.lora.rank), "alpha": str(lora_alpha(how.lora))}
+            with aside(target) as file:
+                save_file(state, file, metadata=metadata)
+            action = "merge_lora"
+        file_name = f"{run.name}/{target.relative_to(run.path).as_posix()}"
+        entries.append(Entry(family, action, file_name, fingerprint(target)))
+    return entries
+
+
+def merge_in_place(parts: Mapping[str, Part]) -> None:
+    """Merge the adapters that are in the parts, so that they draw without LoRA's overhead.
+
+    Args:
+        parts: part by family; changed in place.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for part in parts.values():
+        for module in part.modules():
+            if isinstance(module, BaseTunerLayer):
+                with torch.no_grad():
+                    module.merge()

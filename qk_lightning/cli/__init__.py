@@ -1,0 +1,1 @@
+"""The command line: verbs, one short file a group. Everything it does is a function elsewhere."""

@@ -1,0 +1,97 @@
+"""`qk runs`: what was trained; removing a run, exporting one of its parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.locks import LockHeld
+from qk_lightning.config.paths import runs_root
+from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
+from qk_lightning.tracking.provenance import source_changes
+
+NUM_ARGUMENTS = {"list": 0, "show": 1, "rm": 1, "export": 3}
+
+
+def runs(options: argparse.Namespace) -> int:
+    """List, show, remove or export.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        0.
+    """
+    wanted = NUM_ARGUMENTS[options.action]
+    if len(options.arguments) != wanted:
+        usage = {"show": "RUN", "rm": "RUN", "export": "RUN PART FOLDER"}.get(options.action, "")
+        given = " ".join(options.arguments) or None
+        expected = f"{wanted} argument(s)"
+        fix = f"qk runs {options.action} {usage}"
+        raise ConfigError(Problem(f"runs {options.action}", given, expected, fix))
+    return {"list": _list, "show": _show, "rm": _remove, "export": _export}[options.action](
+        *options.arguments
+    )
+
+
+def _list() -> int:
+    found = list_runs()
+    if not found:
+        print(f"no runs under {runs_root()}; train one: qk fit avatars/stage1")
+        return 0
+    width = max(len(run.name) for run in found)
+    print(f"{'run':<{width}}  {'state':<8} {'steps':>11} {'val/loss':>9} {'seconds':>8}")
+    for run in found:
+        status = run.status
+        loss = run.last_metrics().get("val/loss")
+        steps = f"{status.get('step', 0)}/{status.get('max_steps', '?')}"
+        shown = f"{loss:.4f}" if loss is not None else "-"
+        mark = "  other code" if run.is_done and source_changes(run) else ""
+        seconds = status.get("seconds", 0.0)
+        print(
+            f"{run.name:<{width}}  {status.get('state', '?'):<8} {steps:>11} {shown:>9} "
+            f"{seconds:>8.0f}{mark}"
+        )
+    return 0
+
+
+def _show(text: str) -> int:
+    run = find_run(text)
+    print(f"{run.path}\n")
+    print(json.dumps(run.status, indent=2))
+    parameters = run.read_json("parameters.json")
+    for family, counts in parameters.items():
+        print(f"{family:<14}{counts['total']:>14,} parameters, {counts['trainable']:,} trained")
+    for entry in run.read_json("weights.json").get("entries", []):
+        print(f"{entry['part']:<14}{entry['action']:<12}{entry['file'] or 'seed ' + str(entry['seed'])}")
+    for metric, value in sorted(run.last_metrics().items()):
+        print(f"{metric:<40}{value:>12.5g}")
+    if changed := source_changes(run):
+        print(f"done by other code ({len(changed)} files differ): {', '.join(changed)}")
+    return 0
+
+
+def _remove(text: str) -> int:
+    run = find_run(text)
+    children = children_of(run)
+    if children:
+        names = ", ".join(child.name for child in children)
+        raise ConfigError(Problem("run", run.name, "a run that no other needs", f"remove {names} first"))
+    try:
+        with run.lock(wait=False):
+            run.remove()
+    except LockHeld as error:
+        raise ConfigError(Problem("run", run.name, "a run that is not in use", str(error))) from error
+    print(f"removed {run.path}")
+    return 0
+
+
+def _export(text: str, family: str, folder: str) -> int:
+    from qk_lightning.assembly.export import export_part
+
+    run: RunFolder = find_run(text)
+    export_part(run, family, Path(folder))
+    print(f"{family} of {run.name}: {folder}")
+    return 0

@@ -1,0 +1,157 @@
+"""A run's identity: the hash of what shapes its result.
+
+In it: the resolved configuration with values equal to defaults left out, fingerprints of input
+paths in place of the paths, versions of parts, and the parent's identity. Not in it: names,
+output, logging, devices, workers, micro-batches (`sections.NOT_IN_IDENTITY`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from qk_lightning.config.paths import is_local, resolve_path
+from qk_lightning.config.schema import PART_FAMILIES, schema_of
+from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS
+
+LENGTH = 10
+WHOLE_FILE_BYTES = 64 * 2**20
+
+
+def identity_of(cfg: DictConfig, parent: str | None) -> str:
+    """Hash a resolved configuration.
+
+    Args:
+        cfg: a configuration that `validate` has filled in.
+        parent: the parent run's identity, or None.
+
+    Returns:
+        Ten hexadecimal digits.
+    """
+    text = json.dumps(identity_content(cfg, parent), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
+    """Return what is hashed, for `qk config` and for tests.
+
+    Args:
+        cfg: a configuration that `validate` has filled in.
+        parent: the parent run's identity, or None.
+
+    Returns:
+        Nested plain values.
+    """
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for key in NOT_IN_IDENTITY:
+        section, _, name = key.partition(".")
+        if name:
+            values[section].pop(name, None)
+        else:
+            values.pop(section, None)
+    world = values["data"].pop("world")
+    for name, section in SECTIONS.items():
+        if name in values:
+            default = OmegaConf.to_container(OmegaConf.structured(section))
+            values[name] = _without_defaults(values[name], default)  # type: ignore[arg-type]
+    values["world"] = _part_content("world", world)
+    for family in ("system", *PART_FAMILIES):
+        if values.get(family) is not None:
+            values[family] = _part_content(family, values[family])
+    tasks = values["data"].get("tasks", {})
+    values["data"]["tasks"] = {task: weight for task, weight in tasks.items() if weight}
+    if parent is not None:
+        values["parent_identity"] = parent
+    return {key: value for key, value in values.items() if value not in ({}, None)}
+
+
+def _part_content(family: str, node: dict[str, Any]) -> dict[str, Any]:
+    schema = schema_of(family, node["name"])
+    defaults = {
+        name: item.default for name, item in schema.options.items() if item.default is not MISSING
+    }
+    content = _without_defaults(node, defaults)
+    for name in schema.attributes.get("paths", ()):
+        if isinstance(content.get(name), str):
+            content[name] = _path_content(content[name], f"{family}.{name}")
+    version = schema.attributes.get("version", 1)
+    return content if version == 1 else {**content, "version": version}
+
+
+def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for name, value in values.items():
+        default = defaults.get(name, MISSING)
+        if isinstance(value, dict) and isinstance(default, dict) and default:
+            value = _without_defaults(value, default)
+            if not value:
+                continue
+        if value != default:
+            kept[name] = value
+    return kept
+
+
+def _path_content(text: str, key: str) -> str:
+    if not is_local(text):
+        return f"hub:{text}"
+    return fingerprint(resolve_path(text, key))
+
+
+def fingerprint(path: Path) -> str:
+    """Hash what a file or a folder of weights holds.
+
+    A `.jsonl` manifest brings the images it names. Of files over 64 MiB the size, the first
+    and the last MiB are hashed: a weight file's header and its tail.
+
+    Args:
+        path: an existing file or folder.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    files = _files_of(path)
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return _fingerprint(path, stamps)
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        skipped = ("CARD.md", "README.md")
+        return sorted(f for f in path.rglob("*") if f.is_file() and f.name not in skipped)
+    if path.suffix != ".jsonl":
+        return [path]
+    named: set[Path] = set()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            images = [item.get("path") for item in entry.get("images") or [] if isinstance(item, dict)]
+            names = [name for name in (entry.get("target"), *images) if isinstance(name, str)]
+            named |= {path.parent / name for name in names}
+    return [path, *sorted(file for file in named if file.is_file())]
+
+
+@functools.lru_cache(maxsize=512)
+def _fingerprint(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    base = path if path.is_dir() else path.parent
+    for name, size, _ in stamps:
+        file = Path(name)
+        relative = file.relative_to(base) if file.is_relative_to(base) else file.name
+        digest.update(f"{relative}:{size}:".encode())
+        with file.open("rb") as handle:
+            if size <= WHOLE_FILE_BYTES:
+                digest.update(handle.read())
+            else:
+                digest.update(handle.read(2**20))
+                handle.seek(-(2**20), 2)
+                digest.update(handle.read())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,128 @@
+"""A lock on a folder that survives crashes: host, process id and a heartbeat in one file.
+
+A second process waits. The lock of a dead process on this host is freed at once; that of
+another host when its heartbeat has stopped for a minute.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+
+
+class LockHeld(RuntimeError):  # noqa: N818 - it names a state, and reads so where it is caught
+    """Another live process holds the lock and waiting was not wanted."""
+
+
+class FolderLock:
+    """Hold `<folder>/.lock` for the length of a `with` block.
+
+    Args:
+        folder: the folder to guard; made if it is missing.
+        wait: wait for the holder (True) or raise `LockHeld` (False).
+        poll_seconds: how often a waiting process looks again.
+    """
+
+    def __init__(self, folder: Path, wait: bool = True, poll_seconds: float = 0.2) -> None:
+        self.path = Path(folder) / ".lock"
+        self.wait = wait
+        self.poll_seconds = poll_seconds
+        self._token = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._stop = threading.Event()
+
+    def __enter__(self) -> FolderLock:
+        """Take the lock.
+
+        Raises:
+            LockHeld: with `wait=False`, when a live process holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while not self._take():
+            holder = self.holder()
+            if holder is not None and _is_dead(holder, self.path):
+                self._free_dead(holder)
+            elif not self.wait:
+                raise LockHeld(f"{self.path.parent} is in use by {holder}")
+            else:
+                time.sleep(self.poll_seconds)
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lock back."""
+        self._stop.set()
+        holder = self.holder()
+        if holder is not None and holder["token"] == self._token:
+            self.path.unlink(missing_ok=True)
+
+    def holder(self) -> dict[str, str] | None:
+        """Return who holds the lock (host, pid, token), or None when nobody does."""
+        try:
+            text = self.path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            return dict(json.loads(text))
+        except ValueError:
+            return {"host": "", "pid": "0", "token": ""}
+
+    def _take(self) -> bool:
+        # Linking a finished file is atomic on local and on network file systems, and nobody
+        # can ever read a lock that is only half written.
+        draft = self.path.with_name(f".lock.{uuid4().hex[:8]}")
+        host, pid, _ = self._token.rsplit(":", 2)
+        draft.write_text(json.dumps({"host": host, "pid": pid, "token": self._token}))
+        try:
+            os.link(draft, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        return True
+
+    def _free_dead(self, dead: dict[str, str]) -> None:
+        # Of several waiting processes one at a time may look and remove: without the guard a
+        # second one could remove the lock that the first has just taken.
+        with self.path.with_name(".lock.guard").open("a") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            holder = self.holder()
+            if holder is not None and holder["token"] == dead["token"]:
+                self.path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except FileNotFoundError:
+                return
+
+
+def _is_dead(holder: dict[str, str], path: Path) -> bool:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if holder["host"] != socket.gethostname():
+        return age > STALE_SECONDS
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return holder["pid"] == "0" and age > STALE_SECONDS

@@ -1,0 +1,251 @@
+"""The run folder: the truth about one run. Trackers and reports are views of it.
+
+    runs/<name>-<identity>/
+        config.yaml  status.json  metrics.csv  parameters.json  provenance.json  sources.json
+        weights.json  weights/  checkpoints/  samples/  log.txt  error.txt (after a failure)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from qk_lightning.config.atomic import write_json, write_text
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.locks import FolderLock
+from qk_lightning.config.paths import runs_root
+
+METRICS_HEADER = ["step", "metric", "value"]
+
+
+class RunFolder:
+    """One run's folder; it may not exist yet.
+
+    Args:
+        path: `<root>/runs/<name>-<identity>`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, `<name>-<identity>`."""
+        return self.path.name
+
+    @property
+    def identity(self) -> str:
+        """The hash at the end of the folder's name."""
+        return self.path.name.rpartition("-")[2]
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the folder was ever written."""
+        return (self.path / "config.yaml").is_file()
+
+    @property
+    def config(self) -> DictConfig:
+        """The resolved configuration."""
+        config = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The state of the run, {} before its start."""
+        return self.read_json("status.json")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has ended well."""
+        return self.status.get("state") == "done"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of training states."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The folder of what the run trained, as safetensors."""
+        return self.path / "weights"
+
+    @property
+    def samples(self) -> Path:
+        """The folder of pictures."""
+        return self.path / "samples"
+
+    @property
+    def weights_json(self) -> Path:
+        """The ordered list of what makes the run loadable."""
+        return self.path / "weights.json"
+
+    @property
+    def sources_json(self) -> Path:
+        """Digests of the sources that the run used."""
+        return self.path / "sources.json"
+
+    @property
+    def provenance_json(self) -> Path:
+        """Versions, machine and commit."""
+        return self.path / "provenance.json"
+
+    def create(self, cfg: DictConfig) -> None:
+        """Write the configuration of a planned run, unless it stands there already.
+
+        Args:
+            cfg: the resolved configuration.
+        """
+        if self.has_config:
+            return
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
+        self.write_status(state="planned", step=0, max_steps=cfg.trainer.max_steps)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the folder, {} where there is none.
+
+        Args:
+            name: the file.
+        """
+        file = self.path / name
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+    def write_status(self, **changes: Any) -> None:
+        """Change entries of the status.
+
+        Args:
+            **changes: new values, such as `state="running"`.
+        """
+        stamp = {"host": socket.gethostname(), "pid": os.getpid(), "updated": time.time()}
+        write_json(self.path / "status.json", {**self.status, **changes, **stamp})
+
+    def lock(self, wait: bool = True) -> FolderLock:
+        """Lock the folder against a second process.
+
+        Args:
+            wait: wait for the holder, or raise `LockHeld`.
+        """
+        return FolderLock(self.path, wait=wait)
+
+    def append_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Add values to metrics.csv.
+
+        Args:
+            step: the optimiser step.
+            metrics: value by metric.
+        """
+        file = self.path / "metrics.csv"
+        is_new = not file.is_file()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with file.open("a", newline="") as handle:
+            writer = csv.writer(handle)
+            if is_new:
+                writer.writerow(METRICS_HEADER)
+            writer.writerows([step, name, repr(float(value))] for name, value in metrics.items())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read metrics.csv; a last line that a kill cut short is left out.
+
+        Returns:
+            Rows of step (int), metric (str) and value (float).
+        """
+        file = self.path / "metrics.csv"
+        if not file.is_file():
+            return []
+        rows = []
+        text = file.read_text()
+        complete = text[: text.rfind("\n") + 1]
+        for row in csv.DictReader(complete.splitlines()):
+            rows.append({"step": int(row["step"]), "metric": row["metric"], "value": float(row["value"])})
+        return rows
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop what was measured after `step`: a resumed run measures it again.
+
+        Args:
+            step: the step of the checkpoint that is resumed.
+        """
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        lines = [",".join(METRICS_HEADER)]
+        lines += [f"{row['step']},{row['metric']},{row['value']!r}" for row in rows]
+        write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
+
+    def last_metrics(self) -> dict[str, float]:
+        """Return the last value of each metric."""
+        return {row["metric"]: row["value"] for row in self.metrics()}
+
+    def remove(self) -> None:
+        """Delete the folder; it vanishes from the list at once, then its files."""
+        grave = self.path.with_name(f".{self.path.name}.removed")
+        self.path.rename(grave)
+        shutil.rmtree(grave)
+
+
+def list_runs(root: Path | None = None) -> list[RunFolder]:
+    """List the run folders, oldest first.
+
+    Args:
+        root: the folder that holds them; by default the project's `runs/`.
+    """
+    root = root or runs_root()
+    folders = [RunFolder(file.parent) for file in root.glob("*/config.yaml")]
+    folders = [folder for folder in folders if not folder.name.startswith(".")]
+    return sorted(folders, key=lambda folder: (folder.path / "config.yaml").stat().st_mtime)
+
+
+def find_run(text: str) -> RunFolder:
+    """Find a run by path, by folder name, or by the beginning of either name or identity.
+
+    Args:
+        text: what the user typed.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: no run, or more than one, fits.
+    """
+    path = Path(text).expanduser()
+    if (path / "config.yaml").is_file():
+        return RunFolder(path.resolve())
+    runs = list_runs()
+    exact = [run for run in runs if text in (run.name, run.identity)]
+    near = [run for run in runs if run.name.startswith(text) or run.identity.startswith(text)]
+    found = exact or near
+    if len(found) == 1:
+        return found[0]
+    names = [run.name for run in (found or runs)]
+    if found:
+        fix = "name one of them: " + ", ".join(names[:8])
+        raise ConfigError(Problem("run", text, f"one run, found {len(found)}", fix))
+    fix = did_you_mean(text, names) if names else "train one first: qk fit avatars/stage1"
+    raise ConfigError(Problem("run", text, f"a run folder under {runs_root()}", fix))
+
+
+def children_of(run: RunFolder) -> list[RunFolder]:
+    """List the runs whose weights need those of another.
+
+    Args:
+        run: the possible ancestor.
+
+    Returns:
+        Runs that name it as their parent or in their weights.json.
+    """
+    needing = []
+    for other in list_runs(run.path.parent):
+        if other.path == run.path:
+            continue
+        parent = other.read_json("parent.json").get("folder")
+        entries = other.read_json("weights.json").get("entries", [])
+        files = [str(entry.get("file", "")) for entry in entries]
+        if parent == run.name or any(run.name in Path(file).parts for file in files):
+            needing.append(other)
+    return needing

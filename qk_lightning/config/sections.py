@@ -1,0 +1,189 @@
+"""The sections of a configuration that are not parts: data, training, sampling, tracking.
+
+A part's options live in its constructor; these are read by the assembly, the trainer and the
+systems alike, so they stand here, typed and explained. No torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class Data:
+    """What is trained on, and how micro-batches are laid out.
+
+    Args:
+        tasks: weight of each task; a task with weight 0 is off.
+        groups_per_step: a step's samples fall into so many groups; a group has one task and one
+            layout of images. Part of a run's identity; micro-batches only split groups.
+        num_workers: processes that load data; changes nothing in the results.
+        cache_latents: encode all images of the world once and share the latents with every run.
+    """
+
+    tasks: dict[str, float] = field(default_factory=dict)
+    groups_per_step: int = 4
+    num_workers: int = 0
+    cache_latents: bool = True
+
+
+@dataclass
+class Optimizer:
+    """AdamW and its schedule.
+
+    Args:
+        lr: peak learning rate.
+        lr_scale: a factor on the learning rate by part family, for example `{queries: 5}`.
+        betas: AdamW's two betas.
+        weight_decay: decoupled weight decay, on matrices only.
+        warmup_steps: linear warm-up, in optimiser steps.
+        schedule: what follows the warm-up.
+        min_lr_ratio: the last learning rate as a share of the peak (cosine and linear).
+        gradient_clip: largest global gradient norm; null for none.
+    """
+
+    lr: float = 1e-3
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: float = 0.0
+    warmup_steps: int = 10
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    min_lr_ratio: float = 0.1
+    gradient_clip: float | None = 1.0
+
+
+@dataclass
+class EMA:
+    """Exponential moving average of what trains.
+
+    Args:
+        decay: share of the old average kept at each step; 0 turns it off.
+    """
+
+    decay: float = 0.0
+
+
+@dataclass
+class Trainer:
+    """How long and on what a run trains.
+
+    Args:
+        max_steps: optimiser steps.
+        global_batch_size: samples a step, over all ranks and micro-batches.
+        micro_batch_size: samples a forward pass on one rank; null for a whole group's share.
+        accelerator: Lightning's accelerator.
+        devices: devices on this machine.
+        strategy: `auto` on one device, `ddp` on several.
+        precision: Lightning's precision.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between lines of metrics.
+    """
+
+    max_steps: int = 100
+    global_batch_size: int = 64
+    micro_batch_size: int | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+
+@dataclass
+class Sampling:
+    """How pictures are drawn.
+
+    Args:
+        num_inference_steps: steps of the flow-matching scheduler.
+        guidance_scale: weight of the prompt; 1 = no guidance.
+        image_guidance_scale: weight of the input images; 1 = no guidance of its own.
+    """
+
+    num_inference_steps: int = 12
+    guidance_scale: float = 1.0
+    image_guidance_scale: float = 1.0
+
+
+@dataclass
+class Validation:
+    """What is measured at the end of a run and in between.
+
+    Args:
+        every: steps between validations; 0 = at the end only.
+        num_samples: validation samples a task for the loss.
+        num_images: pictures drawn a task for reconstruction, alignment and the sample grid.
+        num_grid: how many of them are kept in the run folder.
+        batch_size: samples a forward pass.
+    """
+
+    every: int = 0
+    num_samples: int = 64
+    num_images: int = 48
+    num_grid: int = 6
+    batch_size: int = 48
+
+
+@dataclass
+class Tracking:
+    """Where a run is shown besides its folder.
+
+    Args:
+        name: `mlflow`, or `none` for the run folder alone.
+        experiment: MLflow's experiment.
+    """
+
+    name: Literal["mlflow", "none"] = "mlflow"
+    experiment: str = "qk_lightning"
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters on a frozen part.
+
+    Args:
+        rank: rank of the update.
+        alpha: the update is scaled by alpha / rank; null = rank.
+        targets: names of the linear layers; empty = the part's own choice.
+    """
+
+    rank: int = 16
+    alpha: float | None = None
+    targets: list[str] = field(default_factory=list)
+
+
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "optimizer": Optimizer,
+    "ema": EMA,
+    "trainer": Trainer,
+    "sampling": Sampling,
+    "validation": Validation,
+    "tracking": Tracking,
+}
+
+# Keys at the top of a configuration that are plain values: name -> (type, default, meaning).
+TOP_LEVEL: dict[str, tuple[type, object, str]] = {
+    "name": (str, None, "name of the run; its folder is `<name>-<identity>`"),
+    "stage": (str, None, "label of this stage in its chain, as in `stage1.optimizer.lr=...`"),
+    "seed": (int, 0, "seed of initial weights, data order, noise and dropout"),
+    "parent": (str, None, "what this stage continues: a preset or a run folder"),
+    "reference_seconds": (float, None, "seconds of one run on one laptop thread (estimates only)"),
+}
+# What cannot change a result stays out of a run's identity.
+NOT_IN_IDENTITY = (
+    "name",
+    "stage",
+    "parent",
+    "reference_seconds",
+    "tracking",
+    "data.num_workers",
+    "trainer.micro_batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.checkpoint_every",
+    "trainer.log_every",
+    "validation.batch_size",
+)

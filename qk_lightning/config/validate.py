@@ -1,0 +1,211 @@
+"""Checking a composed configuration: every problem of it at once, before any weight loads.
+
+Types and defaults come from the sections' dataclasses and from the parts' constructors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
+from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, Lora
+
+HANDOVER = ("load", "merge", "new")
+
+
+def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
+    """Check nested values against the schemas and fill in defaults.
+
+    Args:
+        values: the composed values, interpolations resolved.
+        origins: where each value came from.
+
+    Returns:
+        The configuration with every option present.
+
+    Raises:
+        ConfigError: with all problems.
+    """
+    checker = _Checker(origins)
+    checked = checker.check(values)
+    if checker.problems:
+        raise ConfigError(checker.problems)
+    return OmegaConf.create(checked)
+
+
+class _Checker:
+    """Gathers problems while it walks a configuration."""
+
+    def __init__(self, origins: Mapping[str, str]) -> None:
+        self.origins = origins
+        self.problems: list[Problem] = []
+
+    def check(self, values: dict[str, Any]) -> dict[str, Any]:
+        system = self._part("system", values.get("system"), "system")
+        # With an unknown system, only the parts that are given can be checked.
+        families = tuple(family for family in PART_FAMILIES if family in values)
+        if system is not None:
+            families = tuple(_schema("system", system).attributes.get("families", PART_FAMILIES))
+        self._unknown_keys(values, families)
+        checked: dict[str, Any] = {}
+        for key, (kind, default, _) in TOP_LEVEL.items():
+            checked[key] = self._plain(key, values.get(key, default), kind)
+        checked["system"] = system
+        for family in families:
+            checked[family] = self._part(family, values.get(family), family)
+        for name, section in SECTIONS.items():
+            given = dict(values.get(name) or {}) if self._is_mapping(name, values.get(name)) else {}
+            world = given.pop("world", None) if name == "data" else None
+            checked[name] = self._section(name, given, section)
+            if name == "data":
+                checked["data"]["world"] = self._part("world", world, "data.world")
+        checked["trainable"] = self._trainable(values.get("trainable"), families)
+        checked["from_parent"] = self._from_parent(values, families)
+        self._ranges(checked)
+        return checked
+
+    def _add(self, key: str, value: object, expected: str, fix: str = "") -> None:
+        self.problems.append(Problem(key, value, expected, fix, self._origin(key)))
+
+    def _origin(self, key: str) -> str:
+        if key in self.origins:
+            return self.origins[key]
+        below = [origin for name, origin in self.origins.items() if name.startswith(f"{key}.")]
+        return below[0] if below else ""
+
+    def _is_mapping(self, key: str, value: Any) -> bool:
+        if value is None or isinstance(value, dict):
+            return True
+        self._add(key, value, "a section of options", f"write `{key}.<option>=...`")
+        return False
+
+    def _unknown_keys(self, values: dict[str, Any], families: tuple[str, ...]) -> None:
+        known = {*TOP_LEVEL, *SECTIONS, "system", "trainable", "from_parent", *families}
+        leaves = [f"{name}.{item}" for name, kind in SECTIONS.items() for item in kind.__dataclass_fields__]
+        for key in values:
+            if key in known:
+                continue
+            if key in PART_FAMILIES:
+                fix = f"take it out, or use a system that has a {key}"
+                self._add(key, None, "only parts that the system uses", fix)
+            else:
+                names = {leaf.rpartition(".")[2]: leaf for leaf in leaves}
+                near = did_you_mean(key, names) if key not in names else ""
+                fix = near if near.startswith("did") else did_you_mean(key, known)
+                self._add(key, values[key], "a known option", fix)
+
+    def _plain(self, key: str, value: Any, kind: type) -> Any:
+        if value is None:
+            return None
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self._add(key, value, f"{kind.__name__}", TOP_LEVEL[key][2])
+        return value
+
+    def _part(self, family: str, node: Any, key: str) -> dict[str, Any] | None:
+        if isinstance(node, str):
+            node = {"name": node}
+        if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+            self._add(key, node, f"a {family} by name", f"write `{key}: {{name: ...}}`")
+            return None
+        try:
+            schema = schema_of(family, node["name"])
+        except ConfigError as error:
+            for problem in error.problems:
+                where = f"{key}.name"
+                self._add(where, node["name"], problem.expected, problem.fix)
+            return None
+        given = {name: value for name, value in node.items() if name != "name"}
+        for name in list(given):
+            if name in schema.fields and schema.fields[name].wired:
+                fix = "take it out: the assembly measures it from the other parts"
+                self._add(f"{key}.{name}", given.pop(name), "no value here", fix)
+        types = {name: item.type_text for name, item in schema.fields.items()}
+        return {"name": node["name"], **self._options(key, given, schema.structured(), types)}
+
+    def _section(self, key: str, given: dict[str, Any], section: type) -> dict[str, Any]:
+        types = {name: str(item.type) for name, item in section.__dataclass_fields__.items()}
+        return self._options(key, given, OmegaConf.structured(section), types)
+
+    def _options(
+        self, key: str, given: dict[str, Any], structured: DictConfig, types: dict[str, str]
+    ) -> dict[str, Any]:
+        known = [str(name) for name in structured]
+        for name, value in given.items():
+            dotted = f"{key}.{name}"
+            if name not in known:
+                self._add(dotted, value, f"an option of {key}", did_you_mean(str(name), known))
+                continue
+            try:
+                OmegaConf.update(structured, str(name), value, merge=True)
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                self._add(dotted, value, types[str(name)], f"change the value ({reason})")
+        for name in OmegaConf.missing_keys(structured):
+            self._add(f"{key}.{name}", None, "a value", f"set `{key}.{name}=...`")
+        return dict(OmegaConf.to_container(structured))  # type: ignore[arg-type]
+
+    def _trainable(self, node: Any, families: tuple[str, ...]) -> dict[str, Any]:
+        if not self._is_mapping("trainable", node):
+            return {}
+        checked: dict[str, Any] = {}
+        for family, value in (node or {}).items():
+            key = f"trainable.{family}"
+            if family not in families:
+                self._add(key, value, "a part of the system", did_you_mean(family, families))
+            elif value == "full":
+                checked[family] = "full"
+            elif isinstance(value, dict) and set(value) == {"lora"}:
+                lora = self._section(f"{key}.lora", value["lora"] or {}, Lora)
+                checked[family] = {"lora": lora}
+            elif value not in (None, "frozen"):
+                fix = "write `full`, `frozen` or `{lora: {rank: 16}}`"
+                self._add(key, value, "how the part is trained", fix)
+        return checked
+
+    def _from_parent(self, values: dict[str, Any], families: tuple[str, ...]) -> dict[str, Any]:
+        node = values.get("from_parent")
+        if not self._is_mapping("from_parent", node):
+            return {}
+        node = node or {}
+        if node and not values.get("parent"):
+            self._add("from_parent", node, "a parent to load from", "set `parent:` as well")
+        if values.get("parent"):
+            for family in families:
+                if family not in ("objective", "autoencoder") and family not in node:
+                    fix = f"write `from_parent: {{{family}: load}}`, or merge, or new"
+                    self._add(f"from_parent.{family}", None, "what to take over", fix)
+        for family, value in node.items():
+            if family not in families:
+                fix = did_you_mean(family, families)
+                self._add(f"from_parent.{family}", value, "a part of the system", fix)
+            elif value not in HANDOVER:
+                self._add(f"from_parent.{family}", value, " | ".join(HANDOVER), "choose one")
+        return dict(node)
+
+    def _ranges(self, checked: dict[str, Any]) -> None:
+        trainer, data = checked["trainer"], checked["data"]
+        for key in ("trainer.max_steps", "trainer.global_batch_size", "data.groups_per_step",
+                    "trainer.devices", "trainer.checkpoint_every", "trainer.log_every",
+                    "sampling.num_inference_steps"):
+            section, name = key.split(".")
+            value = checked[section][name]
+            if isinstance(value, int) and value < 1:
+                self._add(key, value, "1 or more", "raise it")
+        rows, groups = trainer["global_batch_size"], data["groups_per_step"]
+        if isinstance(rows, int) and isinstance(groups, int) and groups > 0 and rows % groups:
+            fix = f"choose a multiple of {groups}, or another data.groups_per_step"
+            self._add("trainer.global_batch_size", rows, f"a multiple of {groups} groups", fix)
+        for task, weight in data["tasks"].items():
+            if weight < 0:
+                self._add(f"data.tasks.{task}", weight, "a weight of 0 or more", "raise it")
+
+
+def _schema(family: str, node: dict[str, Any]) -> Schema:
+    return schema_of(family, node["name"])

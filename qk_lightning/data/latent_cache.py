@@ -1,0 +1,155 @@
+"""Latents of all images of a world, encoded once by a frozen autoencoder and kept on disk.
+
+Shapes: R images of the world, C x h x w a latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qk_lightning.config.paths import cache_root
+from qk_lightning.data.collate import to_unit
+from qk_lightning.data.disk_cache import build_once
+from qk_lightning.data.sample import Progress, World
+
+_NAME = "latents"
+
+
+def latent_key(world: World, autoencoder_fingerprint: str) -> str:
+    """Names the latents of a world under an autoencoder.
+
+    Args:
+        world: Gives its fingerprint and size.
+        autoencoder_fingerprint: Hash of the autoencoder's config and weights.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    text = f"{world.fingerprint()}/{world.size}/{autoencoder_fingerprint}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class LatentCache:
+    """All latents of a world by row, memory-mapped: `cache[rows]` -> [len(rows), C, h, w] float32.
+
+    Args:
+        path: A finished cache file; `LatentCache.open` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._table: Tensor | None = None
+
+    @classmethod
+    def open(
+        cls,
+        world: World,
+        autoencoder: nn.Module,
+        key: str,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> LatentCache:
+        """Opens the latents of a world, encoding them first where they are missing or damaged.
+
+        Of several processes one encodes, the others wait. A finished file is read without a lock.
+
+        Args:
+            world: All its images are encoded, both splits.
+            autoencoder: Frozen and not sharded (one rank encodes); `encode` takes images
+                [B, 3, H, W] in [-1, 1], on the device and in the precision it is in.
+            key: Names world and autoencoder; see `latent_key`.
+            batch_size: Images encoded at once.
+            progress: Called with (done, total) images.
+
+        Returns:
+            The cache.
+
+        Raises:
+            ValueError: If the autoencoder gives latents that are not finite.
+        """
+        path = cache_root() / _NAME / f"{key}.safetensors"
+
+        def build(file: Path) -> None:
+            from safetensors.torch import save_file
+
+            world.prepare()
+            table = _encode_all(world, autoencoder, batch_size, progress)
+            save_file({_NAME: table}, file, metadata={"key": key})
+
+        build_once(path, lambda file: _is_whole(file, world.num_images, key), build)
+        return cls(path)
+
+    @property
+    def table(self) -> Tensor:
+        """[R, C, h, w] float32, mapped to the file; opened in each process on first use."""
+        if self._table is None:
+            from safetensors import safe_open
+
+            with safe_open(self.path, framework="pt") as file:
+                self._table = file.get_tensor(_NAME)
+        return self._table
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent."""
+        channels, height, width = self.table.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        """The number of images R."""
+        return len(self.table)
+
+    def __getitem__(self, rows: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Returns a copy of the latents of some rows: [len(rows), C, h, w] float32, on the CPU."""
+        return self.table.index_select(0, torch.as_tensor(rows, dtype=torch.int64))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the mapped table out: a loader's worker opens the file itself."""
+        return {"path": self.path, "_table": None}
+
+
+def _is_whole(path: Path, num_images: int, key: str) -> bool:
+    # Opening compares the header with the file's length, so a file cut short is refused here.
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            part = file.get_slice(_NAME)
+            whole = (part.get_shape()[0], part.get_dtype()) == (num_images, "F32")
+            return whole and (file.metadata() or {}).get("key") == key
+    except (SafetensorError, OSError):
+        return False
+
+
+@torch.no_grad()
+def _encode_all(
+    world: World, autoencoder: nn.Module, batch_size: int, progress: Progress | None
+) -> Tensor:
+    """Encodes rows 0 .. R - 1 in order: [R, C, h, w] float32 on the CPU."""
+    like = next(iter(autoencoder.parameters()), torch.zeros(()))
+    was_training, parts, total = autoencoder.training, [], world.num_images
+    autoencoder.train(False)
+    try:
+        for start in range(0, total, batch_size):
+            rows = range(start, min(start + batch_size, total))
+            images = to_unit(np.stack([world.image(row) for row in rows]))
+            latents = autoencoder.encode(images.to(like.device, like.dtype))
+            parts.append(latents.to("cpu", torch.float32))
+            if progress is not None:
+                progress(rows.stop, total)
+    finally:
+        autoencoder.train(was_training)
+    table = torch.cat(parts).contiguous()
+    if not table.isfinite().all():
+        raise ValueError(
+            "the autoencoder gives latents that are not finite; expected finite numbers: use "
+            "float32 for it, or check its weights"
+        )
+    return table

@@ -1,0 +1,141 @@
+"""Who is drawn in each row of the avatars world, and which combinations are held out.
+
+Pure functions of (seed, identity); nothing here draws pixels. Rows: 4 an identity, train first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qk_lightning.data.worlds.avatar_tables import (
+    LEFT,
+    RIGHT,
+    Attribute,
+    Attributes,
+    is_pair,
+    pair_attributes,
+)
+
+BASE, EDITED, OTHER, PAIR = range(4)
+NUM_KINDS = 4
+HELD_OUT_SHARE = 0.1
+# Philox keys beside the identities' own, which count from 0.
+_PURPOSE_HELD_OUT = 2**62
+_PURPOSE_PAIR = 2**61
+
+
+class People:
+    """The attributes of every row.
+
+    Val identities take turns (identity modulo 4): 0 and 2 show no held-out pair of hair colour
+    and background; 1 shows one in its base and pair, 3 in its other state.
+
+    Args:
+        attributes: The style's attributes.
+        num_train: Train identities.
+        num_val: Val identities, numbered after them.
+        seed: Draws everything.
+    """
+
+    def __init__(
+        self, *, attributes: Mapping[str, Attribute], num_train: int, num_val: int, seed: int
+    ) -> None:
+        self.attributes = attributes
+        self.num_train = num_train
+        self.num_val = num_val
+        self.seed = seed
+        self.held_out = self._draw_held_out()
+        self._states = [self._draw(identity) for identity in range(num_train + num_val)]
+        self._backgrounds = [self._draw_pair(i) for i in range(num_train + num_val)]
+
+    def attributes_of(self, row: int) -> Attributes:
+        """Return a word for each attribute of a row (with left_ and right_ for two people)."""
+        identity, kind = divmod(row, NUM_KINDS)
+        if kind != PAIR:
+            return dict(self._states[identity][kind])
+        left, right = (self._states[i][BASE] for i in (identity, self.next_identity(identity)))
+        return pair_attributes(left, right, self._backgrounds[identity])
+
+    def next_identity(self, identity: int) -> int:
+        """Return who stands at the right of an identity: the next one of its split."""
+        if identity < self.num_train:
+            return (identity + 1) % self.num_train
+        return self.num_train + (identity - self.num_train + 1) % self.num_val
+
+    def is_held_out(self, attributes: Mapping[str, str]) -> bool:
+        """Tell whether a (hair colour, background) pair is one that train never shows."""
+        sides = (LEFT, RIGHT) if is_pair(attributes) else ("",)
+        background = attributes["background"]
+        return any((attributes[f"{s}hair_colour"], background) in self.held_out for s in sides)
+
+    def _rng(self, purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, purpose]))
+
+    def _draw_held_out(self) -> frozenset[tuple[str, str]]:
+        rng = self._rng(_PURPOSE_HELD_OUT)
+        hair, backgrounds = (self.attributes[n].words for n in ("hair_colour", "background"))
+        count = round(HELD_OUT_SHARE * len(hair) * len(backgrounds))
+        pairs = zip(rng.permutation(hair), rng.permutation(backgrounds), strict=False)
+        return frozenset((str(h), str(b)) for h, b in list(pairs)[:count])
+
+    def _turn(self, identity: int) -> int:
+        return 0 if identity < self.num_train else (identity - self.num_train) % 4
+
+    def _backgrounds_seen(self, *hair_colours: str) -> list[str]:
+        return [
+            word
+            for word in self.attributes["background"].words
+            if all((hair, word) not in self.held_out for hair in hair_colours)
+        ]
+
+    def _partner(self, hair_colour: str) -> str:
+        return next(b for h, b in sorted(self.held_out) if h == hair_colour)
+
+    def _draw(self, identity: int) -> tuple[Attributes, Attributes, Attributes]:
+        """Return the base, edited and other state of an identity."""
+        rng, turn = self._rng(identity), self._turn(identity)
+        base = {name: _pick(a.words, rng) for name, a in self.attributes.items()}
+        if turn in (1, 3):
+            base["hair_colour"] = _pick(sorted(h for h, _ in self.held_out), rng)
+        hair = base["hair_colour"]
+        base["background"] = _pick(self._backgrounds_seen(hair), rng)
+        if turn == 1:
+            base["background"] = self._partner(hair)
+        other = self._draw_other(base, rng)
+        if turn == 3:
+            other["background"] = self._partner(hair)
+        return base, self._draw_edit(base, rng), other
+
+    def _draw_edit(self, base: Attributes, rng: np.random.Generator) -> Attributes:
+        """Change one attribute, never to a combination that was not there and is held out."""
+        name = _pick(list(self.attributes), rng)
+        options = [word for word in self.attributes[name].words if word != base[name]]
+        candidates = [{**base, name: word} for word in options]
+        if name in ("hair_colour", "background"):
+            candidates = [c for c in candidates if not self.is_held_out(c)]
+        return candidates[int(rng.integers(len(candidates)))]
+
+    def _draw_other(self, base: Attributes, rng: np.random.Generator) -> Attributes:
+        """Redraw the state until at least two of its attributes differ from the base."""
+        states = [name for name, a in self.attributes.items() if not a.identity]
+        while True:
+            other = {**base, **{name: _pick(self.attributes[name].words, rng) for name in states}}
+            other["background"] = _pick(self._backgrounds_seen(base["hair_colour"]), rng)
+            if sum(other[name] != base[name] for name in states) >= 2:
+                return other
+
+    def _draw_pair(self, identity: int) -> str:
+        """Return the background of an identity and the next one side by side."""
+        rng = self._rng(_PURPOSE_PAIR + identity)
+        hair = [
+            self._states[i][BASE]["hair_colour"] for i in (identity, self.next_identity(identity))
+        ]
+        if self._turn(identity) == 1:
+            return self._partner(hair[0])
+        return _pick(self._backgrounds_seen(*hair), rng)
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]

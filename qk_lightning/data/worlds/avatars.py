@@ -1,0 +1,250 @@
+"""The avatars world: real designers' parametric people with exact captions, edits and identities.
+
+Here: who is drawn, the image table and its samples. Not here: pixels (avatar_art.py), words
+(avatar_text.py), scores (evaluation/avatar_reader.py).
+Rows: 4 an identity, train identities first: base, edited (one attribute changed), other (the
+same person in another state), pair (this identity and the next one side by side).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from qk_lightning.config.atomic import aside
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.locks import FolderLock
+from qk_lightning.config.paths import cache_root
+from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
+from qk_lightning.data.worlds import avatar_questions as questions
+from qk_lightning.data.worlds import avatar_text as text
+from qk_lightning.data.worlds.avatar_art import AvatarRenderer
+from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
+from qk_lightning.data.worlds.avatar_tables import STYLES
+
+NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
+# The kinds of a task's input images, then of its target; several layouts follow one another.
+_LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "text_to_image": ((BASE,), (EDITED,), (OTHER,)),
+    "reconstruction": tuple((kind, kind) for kind in (BASE, EDITED, OTHER, PAIR)),
+    "transformation": ((BASE, EDITED), (EDITED, BASE)),
+    "editing": ((BASE, EDITED), (EDITED, BASE)),
+    "customised": ((BASE, OTHER), (OTHER, BASE)),
+    "multi_subject": ((BASE, BASE, PAIR),),
+}
+_ROLES: dict[str, tuple[str, ...]] = {
+    "text_to_image": (),
+    "reconstruction": ("source",),
+    "transformation": ("source",),
+    "editing": ("source",),
+    "customised": ("reference",),
+    "multi_subject": ("reference", "reference"),
+}
+
+
+class Avatars(World):
+    """People of a DiceBear style whose attributes are all known.
+
+    About a tenth of the (hair colour, background) pairs never occurs in train; part of val shows
+    them, and `facts["held_out"]` says where.
+
+    Args:
+        size: Pixels of a picture's side, a multiple of 4.
+        style: The DiceBear style.
+        num_identities: People of the train split; each gives 4 pictures.
+        num_val: People of the val split, none of them in train.
+        world_seed: Draws the people, what is held out and the phrasings.
+
+    Raises:
+        ConfigError: If a number is out of range or a package is missing.
+    """
+
+    version = 1
+    tasks = TASKS
+
+    def __init__(
+        self,
+        *,
+        size: int = 32,
+        style: Literal["micah"] = "micah",
+        num_identities: int = 1500,
+        num_val: int = 96,
+        world_seed: int = 0,
+    ) -> None:
+        problems = [
+            Problem(f"data.world.{key}", value, expected, f"set data.world.{key}={fix}")
+            for key, value, right, expected, fix in (
+                ("size", size, size >= 16 and size % 4 == 0, "a multiple of 4, 16 or more", 32),
+                ("style", style, style in STYLES, f"one of {sorted(STYLES)}", "micah"),
+                ("num_identities", num_identities, num_identities >= 2, "2 or more", 1500),
+                ("num_val", num_val, num_val >= 2, "2 or more", 96),
+                ("world_seed", world_seed, world_seed >= 0, "0 or more", 0),
+            )
+            if not right
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self.size = size
+        self.style = style
+        self.num_identities = num_identities
+        self.num_val = num_val
+        self.world_seed = world_seed
+        self.renderer = AvatarRenderer(style=style, size=size)
+        self._table: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the memory map behind: each process opens its own."""
+        return {**self.__dict__, "_table": None}
+
+    @cached_property
+    def people(self) -> People:
+        """Who is in every row."""
+        return People(
+            attributes=self.renderer.attributes,
+            num_train=self.num_identities,
+            num_val=self.num_val,
+            seed=self.world_seed,
+        )
+
+    # ---- the image table
+
+    def fingerprint(self) -> str:
+        """A short hash of all that decides samples and pixels; file-name safe."""
+        population = (self.num_identities, self.num_val, self.world_seed)
+        content = repr((self.version, population, self.renderer.fingerprint()))
+        return f"avatars-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    @property
+    def table_path(self) -> Path:
+        """The file of the image table: [rows, 3, H, W] uint8."""
+        return cache_root() / "worlds" / f"{self.fingerprint()}.npy"
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Draw all rows once, to `table_path`; a second process waits for the first.
+
+        Args:
+            progress: Called with (done, total) rows.
+        """
+        if self.table_path.exists():
+            return
+        with FolderLock(self.table_path.parent):
+            if self.table_path.exists():
+                return
+            shape = (self.num_images, 3, self.size, self.size)
+            with aside(self.table_path) as temporary:
+                table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+                for row in range(self.num_images):
+                    table[row] = self.renderer.image(self.people.attributes_of(row))
+                    if progress is not None:
+                        progress(row + 1, self.num_images)
+                table.flush()
+
+    @property
+    def num_images(self) -> int:
+        """Rows of the image table (both splits)."""
+        return NUM_KINDS * (self.num_identities + self.num_val)
+
+    def image(self, row: int) -> np.ndarray:
+        """Return image `row`, [3, H, W] uint8; prepares the table if nobody has."""
+        if self._table is None:
+            self.prepare()
+            self._table = np.load(self.table_path, mmap_mode="r")
+        return np.array(self._table[row])
+
+    # ---- samples
+
+    def num_samples(self, task: str, split: Split) -> int:
+        """The number of samples of a task in a split (train: each told in several phrasings)."""
+        phrasings = NUM_PHRASINGS if split == "train" else 1
+        return phrasings * len(_LAYOUTS[task]) * self._identities(split)[1]
+
+    def sample(self, task: str, split: Split, index: int) -> Sample:
+        """Return sample `index` (taken modulo `num_samples`) of a task and split."""
+        index = index % self.num_samples(task, split)
+        first, count = self._identities(split)
+        kinds = _LAYOUTS[task][index // count % len(_LAYOUTS[task])]
+        images, target = self._rows(task, kinds, first + index % count)
+        rng = self._rng(task, split, index)
+        facts = self._facts(images, target)
+        edit_mask = None
+        if task in ("transformation", "editing"):
+            edit_mask = (self.image(images[0]) != self.image(target)).any(0)
+        return Sample(
+            id=f"{split}/{task}/{index}",
+            task=task,
+            prompt=text.prompt(task, facts["attributes"], facts["changed"], rng),
+            images=images,
+            roles=_ROLES[task],
+            target=target,
+            facts=facts,
+            edit_mask=edit_mask,
+        )
+
+    def _identities(self, split: Split) -> tuple[int, int]:
+        """The first identity of a split and how many there are."""
+        return (0, self.num_identities) if split == "train" else (self.num_identities, self.num_val)
+
+    def _rows(
+        self, task: str, kinds: tuple[int, ...], identity: int
+    ) -> tuple[tuple[int, ...], int]:
+        *inputs, target = (NUM_KINDS * identity + kind for kind in kinds)
+        if task == "multi_subject":
+            inputs[1] = NUM_KINDS * self.people.next_identity(identity) + BASE
+        return tuple(inputs), target
+
+    def _facts(self, images: tuple[int, ...], target: int) -> dict[str, Any]:
+        after = self.people.attributes_of(target)
+        facts: dict[str, Any] = {"attributes": after, "changed": []}
+        if len(images) == 1:
+            before = self.people.attributes_of(images[0])
+            facts["source_attributes"] = before
+            facts["changed"] = [name for name in after if after[name] != before.get(name)]
+        facts["held_out"] = self.people.is_held_out(after)
+        return facts
+
+    def _rng(self, purpose: str, split: str, index: int) -> np.random.Generator:
+        """A generator for one sample's words, the same wherever it is asked."""
+        digest = hashlib.sha256(f"{self.world_seed}/{purpose}/{split}/{index}".encode()).digest()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+    # ---- texts for a small VLM
+
+    def captions_for_tokenizer(self, num_drawn: int = 2000) -> Iterator[str]:
+        """Give every phrasing and word of this world, then `num_drawn` drawn questions."""
+        words = {name: a.words for name, a in self.renderer.attributes.items()}
+        yield from text.all_texts(words)
+        yield from questions.all_questions(words)
+        for index in range(num_drawn):
+            _, question, answer = self.qa(index, "train")
+            yield f"{question} {answer}"
+
+    def qa(self, index: int, split: Split) -> tuple[int | None, str, str]:
+        """Draw a question with its answer; endless and a pure function of the index.
+
+        4 of 10 ask for an attribute of a picture of one person, 2 for one of two people side by
+        side, 1 for a description, 3 for an attribute of a caption without a picture.
+
+        Args:
+            index: Any number from 0.
+            split: Whose pictures are asked about.
+
+        Returns:
+            Row of the picture (None without), question, answer.
+        """
+        rng = self._rng("qa", split, index)
+        first, count = self._identities(split)
+        turn = int(rng.integers(10))
+        kind = PAIR if turn in (4, 5) else rng.integers(PAIR)
+        row = int(NUM_KINDS * (first + rng.integers(count)) + kind)
+        words = self.people.attributes_of(row)
+        if turn == 6:
+            return row, *questions.ask_for_description(words, rng)
+        question, answer = questions.ask(words, rng)
+        if turn >= 7:
+            return None, f"{text.caption(words, rng)} {question}", answer
+        return row, question, answer

@@ -1,0 +1,1 @@
+"""Scoring what a run draws: readers of pictures, metrics, and the end-of-run scores."""

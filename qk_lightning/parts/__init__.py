@@ -1,0 +1,1 @@
+"""Interchangeable parts, one family a folder; a part's name is its file."""

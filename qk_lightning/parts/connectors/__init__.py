@@ -1,0 +1,1 @@
+"""Bridges from the VLM's hidden states to the condition that a head reads."""

@@ -1,0 +1,69 @@
+"""A plain multi-layer perceptron from VLM states to the head's condition.
+
+B batch, L tokens, D width of the VLM, Dc width of the condition.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor, nn
+
+from qk_lightning.parts.base import Part
+
+
+class MLP(Part):
+    """Linear layers with GELU between, the same for each token.
+
+    Args:
+        num_layers: Linear layers; 1 is a plain projection.
+        hidden_size: Width between the layers; null takes the output width.
+        output_norm: End with an RMSNorm.
+        output_gain: Initial gain of that RMSNorm (sqrt(5.5) matches what Sana expects).
+        input_size: Width of the VLM, D.
+        output_size: Width of the condition, Dc.
+
+    Source: Query-Kontext, arXiv 2509.26641 (a two-layer MLP connector).
+    """
+
+    version = 1
+    wired = ("input_size", "output_size")
+
+    def __init__(
+        self,
+        *,
+        num_layers: int = 2,
+        hidden_size: int | None = None,
+        output_norm: bool = False,
+        output_gain: float = 1.0,
+        input_size: int,
+        output_size: int,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if num_layers < 1:
+            raise ValueError(f"num_layers: {num_layers}, expected 1 or more.")
+        if output_gain != 1.0 and not output_norm:
+            warnings.warn("output_gain has no effect while output_norm is false", stacklevel=2)
+        widths = [input_size, *[hidden_size or output_size] * (num_layers - 1), output_size]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(width, next_width), nn.GELU(approximate="tanh")]
+        layers.pop()
+        if output_norm:
+            layers.append(nn.RMSNorm(output_size, eps=1e-6))
+            nn.init.constant_(layers[-1].weight, output_gain)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Map VLM states to conditions.
+
+        Args:
+            states: [B, L, D].
+            mask: [B, L] bool, False where a token is padding.
+
+        Returns:
+            Condition [B, L, Dc], zero at padding.
+        """
+        padding = ~mask[..., None]
+        return self.layers(states.masked_fill(padding, 0.0)).masked_fill(padding, 0.0)

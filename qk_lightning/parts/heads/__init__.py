@@ -1,0 +1,1 @@
+"""Diffusion heads: noisy latents and a condition in, velocity out."""

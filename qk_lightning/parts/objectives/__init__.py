@@ -1,0 +1,1 @@
+"""Training objectives: what is mixed, what is predicted, how it is sampled."""

@@ -1,0 +1,1 @@
+"""Query tokens that are appended to the VLM's input."""

@@ -1,0 +1,1 @@
+"""Multimodal language models: one file a part; inputs, patches and the small maker beside them."""

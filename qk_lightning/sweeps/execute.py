@@ -1,0 +1,174 @@
+"""The executor: trains the runs of a graph in order of need, a few at a time.
+
+What is done is never redone; a failed run takes its descendants along and nothing else. A sweep
+and a single chain go through the same code.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from qk_lightning.config.atomic import write_text
+from qk_lightning.config.chain import StagePlan
+from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, descendants, makespan, ready
+from qk_lightning.sweeps.pool import Event, Pool
+from qk_lightning.sweeps.progress import PlainProgress, make_progress
+from qk_lightning.sweeps.worker import ERROR_FILE, Job, Report, run_once, throttled
+
+RUN_STAGE = "qk_lightning.sweeps.stage:run_stage"
+RUN_ONCE = "qk_lightning.sweeps.worker:run_once"
+
+
+@dataclass
+class Outcome:
+    """How the runs of a graph ended.
+
+    Args:
+        trained: identities of the runs that were trained now.
+        found: identities of the runs that another process finished meanwhile.
+        failed: error by identity.
+        skipped: identity of the failed ancestor, by identity.
+        interrupted: the user stopped it.
+    """
+
+    trained: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all went well, 1 after failures, 130 if it was stopped."""
+        if self.interrupted:
+            return 130
+        return 1 if self.failed else 0
+
+
+class Executor:
+    """Trains what is not done in a graph.
+
+    Args:
+        graph: the runs; each is marked as done when it is.
+        progress: shows what happens.
+        target: "module:function" that trains a run folder.
+    """
+
+    def __init__(self, graph: Graph, progress: PlainProgress, target: str = RUN_STAGE) -> None:
+        self.graph = graph
+        self.progress = progress
+        self.target = target
+        self.outcome = Outcome()
+
+    def run(self, pool: Pool) -> Outcome:
+        """Train all in a pool's processes.
+
+        Args:
+            pool: an open pool.
+
+        Returns:
+            How they ended. Ctrl-C ends the running ones and comes back with `interrupted`.
+        """
+        try:
+            while True:
+                for run in ready(self.graph, self._taken(pool))[: pool.free]:
+                    self._start(run)
+                    arguments = (str(run.folder.path), self.target)
+                    pool.submit(Job(run.identity, RUN_ONCE, arguments, run.folder.path, True))
+                if not pool.running:
+                    return self.outcome
+                for event in pool.events():
+                    self._take(event)
+        except KeyboardInterrupt:
+            self.outcome.interrupted = True
+            self.progress.say(f"stopping {len(pool.running)} runs ...")
+            pool.stop()
+            return self.outcome
+
+    def run_here(self) -> Outcome:
+        """Train all in this process, one after the other.
+
+        Returns:
+            How they ended. An error is written to the run's folder and comes through; Ctrl-C
+            comes back with `interrupted`.
+        """
+        while runs := ready(self.graph):
+            run = runs[0]
+            self._start(run)
+            try:
+                trained = run_once(str(run.folder.path), self.target, self._reporter(run))
+            except KeyboardInterrupt:
+                self.outcome.interrupted = True
+                return self.outcome
+            except Exception as error:
+                write_text(run.folder.path / ERROR_FILE, traceback.format_exc())
+                self._take(Event(run.identity, "failed", f"{type(error).__name__}: {error}"))
+                raise
+            self._take(Event(run.identity, "done", trained))
+        return self.outcome
+
+    def _taken(self, pool: Pool) -> list[str]:
+        return [*pool.running, *self.outcome.failed, *self.outcome.skipped]
+
+    def _start(self, run: PlannedRun) -> None:
+        run.folder = run.plan.write()
+        self.progress.start(run.identity, run.label)
+
+    def _reporter(self, run: PlannedRun) -> Report:
+        return throttled(lambda message: self._take(Event(run.identity, "progress", message)))
+
+    def _take(self, event: Event) -> None:
+        run = self.graph[event.key]
+        if event.kind == "progress":
+            step, max_steps = event.data.get("step", 0), event.data.get("max_steps", 0)
+            run.progress = min(1.0, step / max_steps) if max_steps else run.progress
+            self.progress.update(event.key, event.data)
+        elif event.kind == "done":
+            run.done = True
+            (self.outcome.trained if event.data else self.outcome.found).append(run.identity)
+            self.progress.finish(event.key, "done" if event.data else "found")
+        else:
+            self._fail(run, str(event.data))
+
+    def _fail(self, run: PlannedRun, error: str) -> None:
+        self.outcome.failed[run.identity] = error
+        with run.folder.lock():
+            if not run.folder.is_done:
+                run.folder.write_status(state="failed", error=error)
+        after = [item for item in descendants(self.graph, run.identity) if not item.done]
+        self.outcome.skipped.update({item.identity: run.identity for item in after})
+        more = f"; {len(after)} runs that need it are skipped" if after else ""
+        self.progress.finish(run.identity, f"failed: {error}{more}; {run.folder.path}")
+
+
+def run_chain(
+    plans: Sequence[StagePlan],
+    slots: int = 1,
+    threads: int = 1,
+    in_process: bool = True,
+    plain: bool | None = None,
+    target: str = RUN_STAGE,
+) -> Outcome:
+    """Train one chain of stages: `fit` is a sweep of one member.
+
+    Args:
+        plans: the chain, first ancestor first.
+        slots: runs at the same time; a chain has one at most.
+        threads: threads a run, for runs in processes of their own.
+        in_process: train in this process (True) or in one from the fork server.
+        plain: lines instead of the live display; None looks at the terminal.
+        target: "module:function" that trains a run folder.
+
+    Returns:
+        How the runs ended.
+    """
+    graph = build_graph([("", plans)])
+    left = sum(not run.done for run in graph.values())
+    with make_progress(left, lambda: makespan(graph, slots), plain) as progress:
+        executor = Executor(graph, progress, target)
+        if in_process or not left:
+            return executor.run_here()
+        with Pool(slots, threads) as pool:
+            return executor.run(pool)

@@ -1,0 +1,103 @@
+"""What a sweep file says: what is varied, over which seeds, against which baseline.
+
+The rows of a sweep are the grid over its axes and, beside them, its controls. `reader` reads and
+checks the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the comparison: everything that its members share but the seed.
+
+    Args:
+        name: what stands in tables, for example `num_queries=4` or a control's name.
+        values: value by axis; for a control, of those axes that its overrides set.
+        control: True for a row that is no part of the grid.
+        overrides: what it adds to the sweep's own overrides.
+    """
+
+    name: str
+    values: dict[str, Any]
+    control: bool
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file that was checked.
+
+    Args:
+        name: name of the sweep, of its folder and of its MLflow run.
+        preset: the preset that every member trains; its ancestors come with it.
+        overrides: overrides for every member.
+        axes: values by dotted key; the grid is their product.
+        controls: rows beside the grid.
+        seeds: seeds of every row.
+        baseline: axis values of the row that others are compared with; axes that it leaves out
+            keep each row's own value. Empty: no comparison.
+        metrics: `min` or `max` by metric, in the order of the report.
+        slots: runs at the same time.
+        threads: threads a run.
+        path: the file, None when it was made in memory.
+    """
+
+    name: str
+    preset: str
+    overrides: tuple[str, ...] = ()
+    axes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    controls: tuple[Row, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=lambda: {"val/loss": "min"})
+    slots: int = 2
+    threads: int = 1
+    path: Path | None = None
+
+    def grid(self) -> list[Row]:
+        """Return the rows of the grid, the first axis slowest."""
+        rows = []
+        for values in itertools.product(*self.axes.values()):
+            named = dict(zip(self.axes, values, strict=True))
+            rows.append(_row(named))
+        return rows
+
+    def rows(self) -> list[Row]:
+        """Return the rows of the grid, then the controls."""
+        return [*self.grid(), *self.controls]
+
+    def baseline_of(self, row: Row) -> Row | None:
+        """Return the grid row that a row is compared with, None where there is none.
+
+        Args:
+            row: a row of the grid or a control.
+        """
+        if not self.baseline:
+            return None
+        wanted = {**row.values, **self.baseline}
+        return next((item for item in self.grid() if item.values == wanted), None)
+
+
+def _row(values: dict[str, Any]) -> Row:
+    shown = [f"{key.rsplit('.', 1)[-1]}={format_value(value)}" for key, value in values.items()]
+    overrides = tuple(f"{key}={format_value(value)}" for key, value in values.items())
+    return Row(", ".join(shown) or "all", values, False, overrides)
+
+
+def format_value(value: Any) -> str:
+    """Write a value as it stands in an override.
+
+    Args:
+        value: a plain value or a list.
+
+    Returns:
+        For example `4`, `true`, `enc_proj`, `[1, 2]`.
+    """
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,189 @@
+"""The text of a sweep's report: what was run, what it gave, and how far that can be trusted."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.paths import BUILTIN, resolve_path
+from qk_lightning.sweeps.file import format_value
+from qk_lightning.sweeps.graph import PlannedRun
+from qk_lightning.sweeps.plan import SweepPlan
+from qk_lightning.sweeps.results import RunResult, TableRow
+from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
+from qk_lightning.sweeps.tables import format_count, format_number, stage_cells, to_markdown
+
+CARD_LINES = 3
+
+
+def compose_markdown(
+    plan: SweepPlan,
+    results: Sequence[RunResult],
+    table: Sequence[TableRow],
+    chance: Mapping[str, float],
+    failures: Sequence[str],
+    has_plot: bool,
+    grids: Mapping[str, str],
+) -> str:
+    """Write the report.
+
+    Args:
+        plan: the sweep.
+        results: a result for each member and finished stage.
+        table: the rows over seeds.
+        chance: chance level by metric, where one is known.
+        failures: lines on runs that failed or were skipped.
+        has_plot: whether `plot.png` was drawn.
+        grids: file of the sample grid by stage.
+
+    Returns:
+        Markdown.
+    """
+    blocks = [f"# Sweep {plan.file.name}", _introduction(plan)]
+    if failures:
+        blocks += ["## Failures", "\n".join(f"- {line}" for line in failures)]
+    for stage in dict.fromkeys(row.stage for row in table):
+        rows = [row for row in table if row.stage == stage]
+        blocks += [f"## {stage}", to_markdown(stage_cells(plan.file, rows))]
+    if not table:
+        blocks += ["No finished run has one of the sweep's metrics yet."]
+    blocks += [_reading(plan, table, chance)]
+    if has_plot:
+        blocks += ["## Plot", "![metrics by the swept option](plot.png)"]
+    if grids:
+        blocks += ["## Samples", _about_samples(plan)]
+        blocks += [f"### {stage}\n\n![samples of {stage}]({name})" for stage, name in grids.items()]
+    blocks += ["## What was run", _stages(plan), *_weights(plan)]
+    blocks += ["## Runs", _runs(plan, results)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _introduction(plan: SweepPlan) -> str:
+    file, done = plan.file, sum(run.done for run in plan.graph.values())
+    axes = [
+        f"`{axis}` in {', '.join(format_value(option) for option in options)}"
+        for axis, options in file.axes.items()
+    ]
+    lines = [
+        f"- preset `{file.preset}` and its ancestors, {' x '.join(axes) or 'no axis'}",
+        f"- seeds {', '.join(str(seed) for seed in file.seeds)}",
+        f"- {done} of {len(plan.graph)} runs are done",
+    ]
+    if file.overrides:
+        lines.append("- for every member: " + ", ".join(f"`{text}`" for text in file.overrides))
+    for control in file.controls:
+        overrides = ", ".join(f"`{text}`" for text in control.overrides)
+        lines.append(f"- control `{control.name}`, beside the grid: {overrides or 'no overrides'}")
+    if file.baseline:
+        base = ", ".join(f"`{key}={format_value(value)}`" for key, value in file.baseline.items())
+        lines.append(f"- baseline: {base}")
+    return "\n".join(lines)
+
+
+def _reading(plan: SweepPlan, table: Sequence[TableRow], chance: Mapping[str, float]) -> str:
+    percent = f"{100 * CONFIDENCE:.0f} %"
+    lines = [
+        f"- `mean ± half width`: {percent} t interval of the mean over seeds. It tells how far "
+        "seeds differ, and not how far another data set would.",
+        f"- difference: mean of the per-seed differences to the baseline with the same seed, its "
+        f"{percent} paired t interval. *No difference shown* means that the interval holds 0; it "
+        "does not mean that there is none.",
+        "- Each interval stands for itself; they are not corrected for the number of comparisons.",
+    ]
+    if any(len(row.seeds) < MIN_SEEDS for row in table):
+        lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval is given and nothing is "
+                     "tested.")  # fmt: skip
+    for metric, level in chance.items():
+        lines.append(f"- chance level of `{metric}`: {format_number(level)}")
+    slots = plan.file.slots
+    if slots > 1:
+        lines.append(f"- seconds a step were measured while up to {slots} runs shared the machine.")
+    if plan.changes:
+        lines.append("- *other code*: the run was made by sources that differ from those of today; "
+                     "`--redo` trains it again.")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _about_samples(plan: SweepPlan) -> str:
+    seed = plan.file.seeds[0]
+    return f"The same prompts, input images and noise in every row; seed {seed}."
+
+
+def _stages(plan: SweepPlan) -> str:
+    lines = [["stage", "system", "steps", "samples a step", "trained", "minutes a run"]]
+    for stage in plan.stages:
+        runs = [run for run in plan.graph.values() if run.plan.stage == stage]
+        cfg = runs[0].plan.cfg
+        trained = [name if how == "full" else f"{name} (LoRA)"
+                   for name, how in (cfg.get("trainable") or {}).items() if how]  # fmt: skip
+        lines.append(
+            [
+                stage,
+                str(cfg.system.name),
+                _range(runs, "max_steps"),
+                _range(runs, "global_batch_size"),
+                ", ".join(trained) or "all",
+                _minutes(runs),
+            ]
+        )
+    return to_markdown(lines)
+
+
+def _range(runs: Sequence[PlannedRun], key: str) -> str:
+    return ", ".join(sorted({str(run.plan.cfg.trainer[key]) for run in runs}))
+
+
+def _minutes(runs: Sequence[PlannedRun]) -> str:
+    seconds = [float(run.folder.status["seconds"]) for run in runs
+               if run.done and run.folder.status.get("seconds")]  # fmt: skip
+    return f"{statistics.median(seconds) / 60:.1f} (median)" if seconds else "-"
+
+
+def _weights(plan: SweepPlan) -> list[str]:
+    """Say which weights were there before: results on top of them are not from scratch."""
+    names: dict[str, None] = {}
+    for run in plan.graph.values():
+        values = OmegaConf.to_container(run.plan.cfg)
+        names |= dict.fromkeys(text for text in _texts(values) if text.startswith(BUILTIN))
+    if not names:
+        return ["No pretrained weights were used."]
+    lines = ["Pretrained weights that came with the package:", ""]
+    for name in names:
+        lines.append(f"- `{name}`: {_card(name)}")
+    return ["\n".join(lines)]
+
+
+def _card(name: str) -> str:
+    try:
+        card = resolve_path(name) / "CARD.md"
+    except ConfigError:
+        return "(not there any more)"
+    if not card.is_file():
+        return "(without a card)"
+    lines = [line.strip("# ").strip() for line in card.read_text().splitlines() if line.strip()]
+    return " ".join(line if line.endswith(".") else f"{line}." for line in lines[:CARD_LINES])
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _texts(value)
+
+
+def _runs(plan: SweepPlan, results: Sequence[RunResult]) -> str:
+    lines = [["run", "members", "parameters by part (trained / all)", "state"]]
+    parameters = {result.folder.name: result.parameters for result in results}
+    for run in plan.graph.values():
+        parts = parameters.get(run.folder.name, {})
+        counts = [f"{name} {format_count(part['trainable'])} / {format_count(part['total'])}"
+                  for name, part in parts.items()]  # fmt: skip
+        users = run.users if len(run.users) <= 4 else [*run.users[:3], f"{len(run.users) - 3} more"]
+        state = "done" if run.done else run.folder.status.get("state", "planned")
+        lines.append([f"`{run.folder.name}`", "; ".join(users), ", ".join(counts) or "-", state])
+    return to_markdown(lines)

@@ -1,0 +1,189 @@
+"""The plan of a sweep: its members, the graph of their runs, what is done, what it will take.
+
+A member is one row of the sweep with one seed; its chain of stages is planned like `fit` plans
+it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qk_lightning.config.chain import StagePlan, plan_chain
+from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.file import Row, SweepFile
+from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
+from qk_lightning.sweeps.reader import load_sweep
+from qk_lightning.tracking.provenance import source_changes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One row with one seed.
+
+    Args:
+        row: the row of the comparison.
+        seed: the seed.
+        chain: its stages, first ancestor first.
+    """
+
+    row: Row
+    seed: int
+    chain: tuple[StagePlan, ...]
+
+    @property
+    def label(self) -> str:
+        """Row and seed, for people."""
+        return f"{self.row.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep that was planned.
+
+    Args:
+        file: the sweep file.
+        members: every row with every seed.
+        graph: their runs, each once.
+        changes: files that differ from those a finished run used, by identity.
+    """
+
+    file: SweepFile
+    members: tuple[Member, ...]
+    graph: Graph
+    changes: dict[str, list[str]]
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's report stands."""
+        return sweeps_root() / self.file.name
+
+    @property
+    def stages(self) -> list[str]:
+        """Labels of the stages, first ancestor first."""
+        return list(dict.fromkeys(plan.stage for member in self.members for plan in member.chain))
+
+    @property
+    def to_run(self) -> list[PlannedRun]:
+        """The runs that are not done."""
+        return [run for run in self.graph.values() if not run.done]
+
+    def describe(self) -> str:
+        """Say what will run, what is done already, and how long the rest takes."""
+        file, total, left = self.file, len(self.graph), len(self.to_run)
+        grid, controls = len(file.grid()), len(file.controls)
+        beside = f" + {format_count(controls, 'control')}" if controls else ""
+        seeds = ", ".join(str(seed) for seed in file.seeds)
+        lines = [
+            f"sweep {file.name}: {file.preset}, {format_count(grid, 'row')}{beside}, seeds {seeds}",
+            f"{len(self.members)} members, {total} runs ({self._shared()} shared): "
+            f"{total - left} done, {left} to run",
+            "",
+            *_columns([["", *self.stages], *(self._row_cells(row) for row in file.rows())]),
+            "",
+            *self._notes(),
+        ]
+        return "\n".join(lines)
+
+    def _shared(self) -> int:
+        return sum(len(run.users) > 1 for run in self.graph.values())
+
+    def _row_cells(self, row: Row) -> list[str]:
+        cells = [f"{row.name} (control)" if row.control else row.name]
+        for stage in self.stages:
+            runs = {
+                plan.identity: self.graph[plan.identity]
+                for member in self.members
+                for plan in member.chain
+                if member.row == row and plan.stage == stage
+            }
+            done = sum(run.done for run in runs.values())
+            other = " *" if any(identity in self.changes for identity in runs) else ""
+            cells.append(f"{done} of {len(runs)} done{other}" if runs else "-")
+        return cells
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.changes:
+            count = len({file for files in self.changes.values() for file in files})
+            notes.append(
+                f"* done by other code ({count} {'files differ' if count > 1 else 'file differs'}):"
+                " `--redo` trains those runs again"
+            )
+        if not self.to_run:
+            return [*notes, "nothing to run"]
+        unknown = sorted({run.plan.stage for run in self.to_run if run.seconds is None})
+        seconds = format_seconds(makespan(self.graph, self.file.slots))
+        threads = format_count(self.file.threads, "thread")
+        slots = f"{format_count(self.file.slots, 'slot')} of {threads}"
+        measured = "measured here" if all(run.measured for run in self.to_run) else "from presets"
+        missing = f"; nothing is known about {', '.join(unknown)}" if unknown else ""
+        return [*notes, f"estimated time: {seconds} on {slots} ({measured}{missing})"]
+
+
+def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> SweepPlan:
+    """Plan a sweep.
+
+    Args:
+        sweep: a sweep file's name or path, or a sweep made in memory.
+        overrides: further overrides for every member.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: with everything that is wrong in the sweep file or in a member.
+    """
+    file = sweep if isinstance(sweep, SweepFile) else load_sweep(sweep)
+    members, problems = [], {}
+    for row in file.rows():
+        for seed in file.seeds:
+            texts = [*file.overrides, *overrides, *row.overrides, f"seed={seed}"]
+            try:
+                members.append(Member(row, seed, tuple(plan_chain(file.preset, texts))))
+            except ConfigError as error:
+                problems.update({str(problem): problem for problem in error.problems})
+    if problems:
+        raise ConfigError(list(problems.values()))
+    graph = build_graph((member.label, member.chain) for member in members)
+    changes = {
+        identity: files
+        for identity, run in graph.items()
+        if run.done and (files := source_changes(run.folder))
+    }
+    return SweepPlan(file, tuple(members), graph, changes)
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people.
+
+    Args:
+        seconds: the duration.
+
+    Returns:
+        For example `45 s`, `12 min`, `3.5 h`.
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Write a number of things.
+
+    Args:
+        count: how many.
+        noun: one of them, with a plural in `s`.
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    """Align cells in columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

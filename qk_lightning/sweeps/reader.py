@@ -1,0 +1,183 @@
+"""Reading a sweep file: YAML through OmegaConf, every problem in it reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.paths import find_preset
+from qk_lightning.sweeps.file import Row, SweepFile, format_value
+
+GOALS = ("min", "max")
+
+
+def load_sweep(sweep: str | Path) -> SweepFile:
+    """Read and check a sweep file.
+
+    Args:
+        sweep: a path, or a name such as `sweeps/num_queries` (found like a preset).
+
+    Returns:
+        The sweep.
+
+    Raises:
+        ConfigError: with everything that is wrong in the file.
+    """
+    path = find_preset(sweep)
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(Problem(path.name, None, f"YAML ({reason})", "mend that line")) from error
+    if not isinstance(values, dict):
+        raise ConfigError(Problem(path.name, None, "a mapping", "write `preset: ...` and `axes:`"))
+    values.setdefault("name", path.stem)
+    return parse_sweep({str(key): value for key, value in values.items()}, path)
+
+
+def parse_sweep(values: Mapping[str, Any], path: Path | None = None) -> SweepFile:
+    """Check a sweep given as plain values.
+
+    Args:
+        values: the keys of a sweep file.
+        path: where they came from.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    return _Checker(path).check(values)
+
+
+class _Checker:
+    """Gathers problems while it walks a sweep file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+
+    def check(self, values: Mapping[str, Any]) -> SweepFile:
+        known = [item.name for item in fields(SweepFile) if item.name != "path"]
+        for key in values:
+            if key not in known:
+                self._add(key, values[key], "a key of a sweep file", did_you_mean(key, known))
+        for key in ("name", "preset"):
+            if not isinstance(values.get(key), str) or not values[key]:
+                self._add(key, values.get(key), "a text", f"write `{key}: ...`")
+        axes = self._axes(values.get("axes"))
+        given: dict[str, Any] = {
+            "overrides": tuple(self._overrides("overrides", values.get("overrides"))),
+            "axes": axes,
+            "controls": tuple(self._controls(values.get("controls"), axes)),
+            "baseline": self._baseline(values.get("baseline"), axes),
+        }
+        for key, check in (("seeds", self._seeds), ("metrics", self._metrics)):
+            if key in values:
+                given[key] = check(values[key])
+        for key in ("slots", "threads"):
+            if key in values:
+                given[key] = self._count(key, values[key])
+        if self.problems:
+            raise ConfigError(self.problems)
+        return SweepFile(values["name"], values["preset"], path=self.path, **given)
+
+    def _add(self, key: str, value: Any, expected: str, fix: str) -> None:
+        origin = self.path.name if self.path else ""
+        self.problems.append(Problem(key, value, expected, fix, origin))
+
+    def _mapping(self, key: str, node: Any, fix: str) -> dict[str, Any]:
+        if node is None:
+            return {}
+        if not isinstance(node, dict):
+            self._add(key, node, "a mapping", fix)
+            return {}
+        return {str(name): value for name, value in node.items()}
+
+    def _overrides(self, key: str, node: Any) -> list[str]:
+        texts = [] if node is None else node
+        if not isinstance(texts, list) or not all(isinstance(t, str) and "=" in t for t in texts):
+            self._add(key, node, "a list of key=value", f"write `{key}: [all.seed=1]`")
+            return []
+        return texts
+
+    def _axes(self, node: Any) -> dict[str, tuple[Any, ...]]:
+        axes = {}
+        for key, options in self._mapping("axes", node, "write `axes: {key: [1, 2]}`").items():
+            name = f"axes.{key}"
+            if not isinstance(options, list) or not options:
+                self._add(name, options, "a list of values", f"write `{key}: [1, 2]`")
+            elif len({format_value(option) for option in options}) < len(options):
+                self._add(name, options, "each value once", "take the double out")
+            else:
+                axes[key] = tuple(options)
+        return axes
+
+    def _controls(self, node: Any, axes: Mapping[str, Any]) -> list[Row]:
+        rows: list[Row] = []
+        entries = [] if node is None else node
+        fix = "write `controls: [{name: both, overrides: [all.system.context=both]}]`"
+        if not isinstance(entries, list):
+            self._add("controls", node, "a list", fix)
+            return []
+        for index, entry in enumerate(entries):
+            key = f"controls[{index}]"
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                self._add(key, entry, "a name and overrides", fix)
+                continue
+            for name in set(entry) - {"name", "overrides"}:
+                self._add(f"{key}.{name}", entry[name], "name or overrides", fix)
+            overrides = tuple(self._overrides(f"{key}.overrides", entry.get("overrides")))
+            rows.append(Row(entry["name"], _axis_values(overrides, axes), True, overrides))
+        names = [row.name for row in rows]
+        if len(set(names)) < len(names):
+            self._add("controls", names, "each name once", "rename one of them")
+        return rows
+
+    def _baseline(self, node: Any, axes: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+        baseline = self._mapping("baseline", node, "write `baseline: {key: 1}`")
+        for key, value in baseline.items():
+            if key not in axes:
+                self._add(f"baseline.{key}", value, "one of the axes", did_you_mean(key, axes))
+            elif value not in axes[key]:
+                self._add(f"baseline.{key}", value, f"one of {list(axes[key])}", "choose one")
+        return baseline
+
+    def _seeds(self, node: Any) -> tuple[int, ...]:
+        whole = isinstance(node, list) and all(type(seed) is int for seed in node)
+        if not whole or not node or len(set(node)) < len(node):
+            fix = "write `seeds: [0, 1, 2]`"
+            self._add("seeds", node, "a list of different whole numbers", fix)
+            return ()
+        return tuple(node)
+
+    def _metrics(self, node: Any) -> dict[str, str]:
+        metrics = self._mapping("metrics", node, "write `metrics: {val/loss: min}`")
+        for key, goal in metrics.items():
+            if goal not in GOALS:
+                self._add(f"metrics.{key}", goal, "min or max", "say which end is better")
+        return metrics
+
+    def _count(self, key: str, value: Any) -> int:
+        if type(value) is not int or value < 1:
+            self._add(key, value, "a whole number of 1 or more", f"write `{key}: 1`")
+            return 1
+        return value
+
+
+def _axis_values(overrides: tuple[str, ...], axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what overrides set on the axes, so that a control has a place in the plot."""
+    parsed = {}
+    for text in overrides:
+        key, _, raw = text.partition("=")
+        if key in axes:
+            parsed[key] = OmegaConf.select(OmegaConf.from_dotlist([f"value={raw}"]), "value")
+    return parsed

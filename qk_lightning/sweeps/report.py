@@ -1,0 +1,236 @@
+"""The report of a sweep: report.md, results.csv, table.csv, plot.png and grids of samples.
+
+Written anew only when the runs, the sweep file or the code that writes it have changed:
+`result.json` keeps a hash of all three, and the table for the terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qk_lightning.config.atomic import aside, write_json, write_text
+from qk_lightning.config.locks import FolderLock
+from qk_lightning.sweeps.file import format_value
+from qk_lightning.sweeps.markdown import compose_markdown
+from qk_lightning.sweeps.plan import SweepPlan
+from qk_lightning.sweeps.plots import write_plot
+from qk_lightning.sweeps.results import RunResult, TableRow, collect_results, make_table
+from qk_lightning.sweeps.tables import to_text
+from qk_lightning.tracking.sample_grid import write_sample_grid
+
+RESULT_FILE = "result.json"
+REPORT_FILE = "report.md"
+
+
+def write_report(plan: SweepPlan, failures: Sequence[str] = ()) -> dict[str, Any]:
+    """Write a sweep's report, unless the one that stands there is of the same inputs.
+
+    Args:
+        plan: the sweep, with what is done marked in its graph.
+        failures: lines on runs that failed or were skipped.
+
+    Returns:
+        What `result.json` holds: `inputs` (the hash), `summary` (the table as text), and what
+        the tracker shows of the sweep.
+    """
+    with FolderLock(plan.folder):
+        inputs = hash_inputs(plan, failures)
+        standing = read_result(plan)
+        if standing.get("inputs") == inputs and (plan.folder / REPORT_FILE).is_file():
+            return standing
+        return _write(plan, failures, inputs)
+
+
+def read_result(plan: SweepPlan) -> dict[str, Any]:
+    """Return what the sweep's `result.json` holds, {} where there is none.
+
+    Args:
+        plan: the sweep.
+    """
+    file = plan.folder / RESULT_FILE
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
+def hash_inputs(plan: SweepPlan, failures: Sequence[str] = ()) -> str:
+    """Hash everything that a report is made of.
+
+    Args:
+        plan: the sweep.
+        failures: lines on runs that failed or were skipped.
+    """
+    digest = hashlib.sha256(_code().encode())
+    sweep = {key: value for key, value in asdict(plan.file).items() if key != "path"}
+    digest.update(json.dumps([sweep, list(failures)], sort_keys=True, default=str).encode())
+    for identity, run in plan.graph.items():
+        digest.update(f"{identity} {run.folder.name} {run.done}".encode())
+        digest.update(json.dumps(plan.changes.get(identity, [])).encode())
+        if not run.done:
+            continue
+        for name in ("metrics.csv", "parameters.json", "status.json"):
+            file = run.folder.path / name
+            digest.update(file.read_bytes() if file.is_file() else b"-")
+        for picture in sorted(run.folder.samples.glob("final/*")):
+            digest.update(f"{picture.name} {picture.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _code() -> str:
+    """Hash the modules that write reports."""
+    here = Path(__file__).parent
+    names = ("markdown", "plots", "report", "results", "statistics", "tables")
+    files = [*(here / f"{name}.py" for name in names), here.parent / "tracking/sample_grid.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, Any]:
+    results = collect_results(plan)
+    table = make_table(plan, results)
+    chance = chance_levels(plan, results)
+    write_csv(plan.folder / "results.csv", _result_lines(plan, results))
+    write_csv(plan.folder / "table.csv", _table_lines(plan, table))
+    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, chance)
+    grids = _write_grids(plan, results)
+    text = compose_markdown(plan, results, table, chance, failures, has_plot, grids)
+    write_text(plan.folder / REPORT_FILE, text)
+    stages = dict.fromkeys(row.stage for row in table)
+    summary = "\n".join(
+        to_text(plan.file, [row for row in table if row.stage == stage]) for stage in stages
+    )
+    result = {
+        "inputs": inputs,
+        "name": plan.file.name,
+        "experiment": str(plan.members[0].chain[-1].cfg.tracking.experiment),
+        "summary": summary,
+        "axes": {axis: list(options) for axis, options in plan.file.axes.items()},
+        "table": [row.to_dict() for row in table],
+        "runs": _run_links(plan),
+    }
+    write_json(plan.folder / RESULT_FILE, result)
+    return result
+
+
+def chance_levels(plan: SweepPlan, results: Sequence[RunResult]) -> dict[str, float]:
+    """Return the chance level of each metric whose runs give one.
+
+    A suite that knows it writes `<suite>/chance` beside its metrics.
+
+    Args:
+        plan: the sweep.
+        results: its results.
+    """
+    levels = {}
+    for metric in plan.file.metrics:
+        name = f"{metric.rpartition('/')[0]}/chance"
+        given = [result.metrics[name] for result in results if name in result.metrics]
+        if given:
+            levels[metric] = sum(given) / len(given)
+    return levels
+
+
+def write_csv(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Write dicts of the same keys as a CSV file.
+
+    Args:
+        path: the file.
+        lines: the rows; none leaves an empty file.
+    """
+    with aside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        if lines:
+            writer = csv.DictWriter(handle, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+        else:
+            handle.write("")
+
+
+def _axis_cells(plan: SweepPlan, values: dict[str, Any]) -> dict[str, str]:
+    return {axis: format_value(values[axis]) if axis in values else "" for axis in plan.file.axes}
+
+
+def _result_lines(plan: SweepPlan, results: Sequence[RunResult]) -> list[dict[str, Any]]:
+    return [
+        {
+            "row": result.row.name,
+            "control": result.row.control,
+            **_axis_cells(plan, result.row.values),
+            "seed": result.seed,
+            "stage": result.stage,
+            "run": result.folder.name,
+            "metric": metric,
+            "value": value,
+            "files_changed_since": len(result.changes),
+        }
+        for result in results
+        for metric, value in result.metrics.items()
+    ]
+
+
+def _table_lines(plan: SweepPlan, table: Sequence[TableRow]) -> list[dict[str, Any]]:
+    lines = []
+    for row in table:
+        for metric, goal in plan.file.metrics.items():
+            summary, difference = row.metrics[metric], row.differences[metric]
+            between = difference.summary if difference else None
+            lines.append(
+                {
+                    "stage": row.stage,
+                    "row": row.row,
+                    "control": row.control,
+                    **_axis_cells(plan, row.values),
+                    "metric": metric,
+                    "goal": goal,
+                    "seeds": summary.count if summary else 0,
+                    "mean": summary.mean if summary else None,
+                    "sd": summary.sd if summary else None,
+                    "low": summary.low if summary else None,
+                    "high": summary.high if summary else None,
+                    "difference": between.mean if between else None,
+                    "difference_low": between.low if between else None,
+                    "difference_high": between.high if between else None,
+                    "p_value": difference.p_value if difference else None,
+                    "verdict": difference.verdict if difference else None,
+                    "trainable_parameters": row.trainable,
+                    "parameters": row.total,
+                    "seconds_per_step": row.seconds_per_step,
+                    "files_changed_since": row.other_code,
+                }
+            )
+    return lines
+
+
+def _write_grids(plan: SweepPlan, results: Sequence[RunResult]) -> dict[str, str]:
+    """Draw the first seed's samples of each stage; return the file by stage."""
+    grids = {}
+    seed = plan.file.seeds[0]
+    for stage in plan.stages:
+        here = [item for item in results if item.stage == stage and item.seed == seed]
+        samples = {item.row.name: item.folder.samples for item in here}
+        shared = {item.folder.name for item in here}
+        if len(shared) == 1 and len(samples) > 1:
+            samples = {"all rows": here[0].folder.samples}
+        name = f"grids/{stage}.png"
+        if write_sample_grid(plan.folder / name, samples):
+            grids[stage] = name
+    return grids
+
+
+def _run_links(plan: SweepPlan) -> list[dict[str, Any]]:
+    """List the runs with the members they belong to, for the tracker."""
+    return [
+        {
+            "identity": identity,
+            "folder": str(run.folder.path),
+            "stage": run.plan.stage,
+            "done": run.done,
+            "members": run.users,
+        }
+        for identity, run in plan.graph.items()
+    ]

@@ -1,0 +1,203 @@
+"""What the runs of a sweep measured: one result a run, then the table over seeds.
+
+Values are the last ones of each metric, read from the run folders.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.sweeps.file import Row
+from qk_lightning.sweeps.plan import SweepPlan
+from qk_lightning.sweeps.statistics import Difference, Summary, paired_difference, summarise
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run, as one member sees it.
+
+    Args:
+        row: the member's row.
+        seed: the member's seed.
+        stage: the run's stage.
+        folder: the run's folder.
+        metrics: last value by metric.
+        parameters: total and trainable parameters by part; empty where not recorded.
+        seconds_per_step: measured seconds of an optimiser step; None where not recorded.
+        changes: source files that differ now from those it used.
+    """
+
+    row: Row
+    seed: int
+    stage: str
+    folder: RunFolder
+    metrics: dict[str, float]
+    parameters: dict[str, dict[str, int]]
+    seconds_per_step: float | None
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of the sweep in one stage.
+
+    Args:
+        stage: the stage.
+        row: the row's name.
+        values: value by axis.
+        control: whether it stands beside the grid.
+        is_baseline: whether others are compared with it.
+        seeds: seeds whose run of this stage is done.
+        metrics: summary over seeds by metric; None where nothing was measured.
+        differences: difference to the baseline by metric; None where there is none.
+        trainable: parameters that were trained.
+        total: parameters of all parts.
+        seconds_per_step: mean over seeds.
+        other_code: number of source files that differ now from those a run of the row used.
+    """
+
+    stage: str
+    row: str
+    values: dict[str, Any]
+    control: bool
+    is_baseline: bool
+    seeds: tuple[int, ...]
+    metrics: dict[str, Summary | None]
+    differences: dict[str, Difference | None]
+    trainable: int | None
+    total: int | None
+    seconds_per_step: float | None
+    other_code: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+def collect_results(plan: SweepPlan) -> list[RunResult]:
+    """Read the finished runs of a sweep.
+
+    Args:
+        plan: the sweep.
+
+    Returns:
+        A result for each member and stage that is done, in the members' order.
+    """
+    read: dict[str, tuple[dict[str, float], dict[str, Any], dict[str, Any]]] = {}
+    results = []
+    for member in plan.members:
+        for stage in member.chain:
+            run = plan.graph[stage.identity]
+            if not run.done:
+                continue
+            if run.identity not in read:
+                folder = run.folder
+                parameters = folder.read_json("parameters.json")
+                read[run.identity] = (folder.last_metrics(), parameters, folder.status)
+            metrics, parameters, status = read[run.identity]
+            seconds = status.get("seconds_per_step")
+            changes = tuple(plan.changes.get(run.identity, ()))
+            results.append(
+                RunResult(
+                    member.row,
+                    member.seed,
+                    stage.stage,
+                    run.folder,
+                    metrics,
+                    parameters,
+                    seconds,
+                    changes,
+                )  # fmt: skip
+            )
+    return results
+
+
+def reported_stages(plan: SweepPlan, results: Sequence[RunResult]) -> list[str]:
+    """Return the stages that a report compares.
+
+    Those are the stages with one of the sweep's metrics whose runs differ between rows: an
+    ancestor that all rows share has nothing to compare.
+
+    Args:
+        plan: the sweep.
+        results: its results.
+    """
+    rows = plan.file.rows()
+    stages = []
+    for stage in plan.stages:
+        here = [result for result in results if result.stage == stage]
+        measured = any(metric in result.metrics for result in here for metric in plan.file.metrics)
+        distinct = {
+            (member.seed, planned.identity)
+            for member in plan.members
+            for planned in member.chain
+            if planned.stage == stage
+        }
+        seeds = len({seed for seed, _ in distinct})
+        if measured and (len(rows) == 1 or len(distinct) > seeds):
+            stages.append(stage)
+    return stages
+
+
+def make_table(plan: SweepPlan, results: Sequence[RunResult]) -> list[TableRow]:
+    """Summarise results over seeds, and compare each row with its baseline.
+
+    Args:
+        plan: the sweep.
+        results: its results.
+
+    Returns:
+        Rows stage by stage, the grid before the controls.
+    """
+    table = []
+    for stage in reported_stages(plan, results):
+        of_row = {
+            row.name: [item for item in results if item.stage == stage and item.row == row]
+            for row in plan.file.rows()
+        }
+        for row in plan.file.rows():
+            baseline = plan.file.baseline_of(row)
+            against = of_row[baseline.name] if baseline and baseline != row else []
+            is_baseline = baseline is not None and baseline == row
+            table.append(_table_row(plan, stage, row, of_row[row.name], against, is_baseline))
+    return table
+
+
+def _table_row(
+    plan: SweepPlan,
+    stage: str,
+    row: Row,
+    here: Sequence[RunResult],
+    against: Sequence[RunResult],
+    is_baseline: bool,
+) -> TableRow:
+    metrics: dict[str, Summary | None] = {}
+    differences: dict[str, Difference | None] = {}
+    for metric, goal in plan.file.metrics.items():
+        values, base = _by_seed(here, metric), _by_seed(against, metric)
+        metrics[metric] = summarise(list(values.values())) if values else None
+        differences[metric] = paired_difference(values, base, goal)  # type: ignore[arg-type]
+    parts = next((item.parameters for item in here if item.parameters), {})
+    seconds = [item.seconds_per_step for item in here if item.seconds_per_step is not None]
+    return TableRow(
+        stage=stage,
+        row=row.name,
+        values=row.values,
+        control=row.control,
+        is_baseline=is_baseline,
+        seeds=tuple(item.seed for item in here),
+        metrics=metrics,
+        differences=differences,
+        trainable=sum(part["trainable"] for part in parts.values()) if parts else None,
+        total=sum(part["total"] for part in parts.values()) if parts else None,
+        seconds_per_step=math.fsum(seconds) / len(seconds) if seconds else None,
+        other_code=len({file for item in here for file in item.changes}),
+    )
+
+
+def _by_seed(results: Sequence[RunResult], metric: str) -> dict[int, float]:
+    return {item.seed: item.metrics[metric] for item in results if metric in item.metrics}

@@ -1,0 +1,192 @@
+"""Running a sweep: plan, train what is not done, report, track.
+
+Everything that `qk sweep` does is `run_sweep` here. This process imports neither torch nor
+MLflow: members do, in processes from a fork server. When nothing is left to do none is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
+from qk_lightning.sweeps.file import SweepFile
+from qk_lightning.sweeps.graph import descendants, makespan
+from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
+from qk_lightning.sweeps.pool import PRELOAD, Pool
+from qk_lightning.sweeps.progress import PlainProgress, make_progress
+from qk_lightning.sweeps.report import REPORT_FILE, write_report
+from qk_lightning.sweeps.worker import Job
+from qk_lightning.tracking.mlflow_runs import is_logged
+from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
+
+ENSURE_STORE = "qk_lightning.tracking.mlflow_store:ensure_store"
+LOG_SWEEP = "qk_lightning.tracking.mlflow_runs:log_sweep"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep after its runs.
+
+    Args:
+        plan: the sweep, with what is done marked in its graph.
+        outcome: how the runs ended.
+        report: the report in Markdown.
+        result: what `result.json` holds; its `summary` is the table as text.
+        mlflow_uri: address of the MLflow store, None where tracking is off.
+        tracking_error: why the sweep's own MLflow run could not be written, "" if it was.
+    """
+
+    plan: SweepPlan
+    outcome: Outcome
+    report: Path
+    result: dict[str, Any]
+    mlflow_uri: str | None
+    tracking_error: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all went well, 1 after failures, 130 if it was stopped."""
+        return self.outcome.exit_status or int(bool(self.tracking_error))
+
+    def describe(self) -> str:
+        """Say how it went: the table, failures, where report and store are."""
+        lines = [self.result["summary"] or "no finished run has one of the sweep's metrics yet", ""]
+        lines += describe_failures(self.plan, self.outcome)
+        if self.outcome.interrupted:
+            name = self.plan.file.path or self.plan.file.name
+            lines.append(f"stopped; finished runs are kept. Go on with: qk sweep {name}")
+        lines += [f"not in MLflow: {self.tracking_error}"] if self.tracking_error else []
+        lines.append(f"report  {self.report}")
+        if self.mlflow_uri:
+            lines.append(f"MLflow  {self.mlflow_uri}")
+            lines.append(f"        mlflow ui --workers 1 --backend-store-uri {self.mlflow_uri}")
+        return "\n".join(lines)
+
+
+def run_sweep(
+    sweep: str | Path | SweepFile | SweepPlan,
+    overrides: Sequence[str] = (),
+    redo: bool = False,
+    plain: bool | None = None,
+    write: Callable[[str], None] = print,
+    target: str = RUN_STAGE,
+    preload: str = PRELOAD,
+) -> SweepResult:
+    """Run a sweep: print its plan, train what is not done, write the report, print the table.
+
+    Args:
+        sweep: a sweep file's name or path, a sweep made in memory, or a plan.
+        overrides: further overrides for every member.
+        redo: train again what was done by other code, and what came after it.
+        plain: lines instead of the live display; None looks at the terminal.
+        write: prints the plan and the result.
+        target: "module:function" that trains a run folder.
+        preload: module that the fork server imports before its first member.
+
+    Returns:
+        The result; `exit_status` is what a command line returns.
+
+    Raises:
+        ConfigError: with everything that is wrong in the sweep file or in a member.
+    """
+    plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, overrides)
+    for member in plan.members:
+        for stage in member.chain:
+            check_tracking(stage.cfg)
+    if redo and plan.changes:
+        forget_changed(plan)
+        plan = plan_sweep(plan.file, overrides)
+    write(plan.describe())
+    tracked = _experiments(plan)
+    tracking_error = ""
+    with Pool(plan.file.slots, plan.file.threads, preload) as pool:
+        outcome = _train(plan, pool, plain, target, tracked)
+        result = write_report(plan, describe_failures(plan, outcome))
+        if tracked and not outcome.interrupted and not is_logged(plan.folder, result["inputs"]):
+            try:
+                _call(pool, Job("sweep in MLflow", LOG_SWEEP, (str(plan.folder),), plan.folder))
+            except RuntimeError as error:
+                tracking_error = str(error)
+    uri = store_uri() if tracked else None
+    done = SweepResult(plan, outcome, plan.folder / REPORT_FILE, result, uri, tracking_error)
+    write(done.describe())
+    return done
+
+
+def _train(
+    plan: SweepPlan, pool: Pool, plain: bool | None, target: str, tracked: Sequence[str]
+) -> Outcome:
+    left = plan.to_run
+    if not left:
+        return Outcome()
+    show = make_progress(len(left), lambda: makespan(plan.graph, plan.file.slots), plain)
+    with show as progress:
+        # Members that made the store together would crash.
+        try:
+            for experiment in tracked:
+                _prepare(pool, progress, plan.folder, experiment)
+        except KeyboardInterrupt:
+            pool.stop()
+            return Outcome(interrupted=True)
+        return Executor(plan.graph, progress, target).run(pool)
+
+
+def _prepare(pool: Pool, progress: PlainProgress, folder: Path, experiment: str) -> None:
+    progress.say(f"MLflow store {store_uri()}, experiment {experiment}")
+    _call(pool, Job("MLflow store", ENSURE_STORE, (experiment,), folder))
+
+
+def _call(pool: Pool, job: Job) -> None:
+    """Do one job and wait for it.
+
+    Raises:
+        RuntimeError: it failed; the job's folder has the traceback.
+    """
+    pool.submit(job)
+    while pool.running:
+        for event in pool.events():
+            if event.kind == "failed":
+                raise RuntimeError(f"{job.key}: {event.data} (see {job.folder / 'error.txt'})")
+
+
+def _experiments(plan: SweepPlan) -> list[str]:
+    """Return the MLflow experiments that the sweep's runs are tracked in."""
+    tracking = [stage.cfg.tracking for member in plan.members for stage in member.chain]
+    return sorted({str(node.experiment) for node in tracking if node.name == "mlflow"})
+
+
+def describe_failures(plan: SweepPlan, outcome: Outcome) -> list[str]:
+    """Name the runs that failed, and those that were skipped for it.
+
+    Args:
+        plan: the sweep.
+        outcome: how its runs ended.
+    """
+    lines = []
+    for identity, error in outcome.failed.items():
+        run = plan.graph[identity]
+        lines.append(f"failed: {run.label}: {error}; traceback and log in {run.folder.path}")
+        skipped = [plan.graph[item].label for item, cause in outcome.skipped.items()
+                   if cause == identity]  # fmt: skip
+        if skipped:
+            lines.append(f"skipped for it: {', '.join(skipped)}")
+    return lines
+
+
+def forget_changed(plan: SweepPlan) -> None:
+    """Remove the runs of a sweep that other code made, and those that came after them.
+
+    Args:
+        plan: the sweep.
+    """
+    doomed = {}
+    for identity in plan.changes:
+        for run in (plan.graph[identity], *descendants(plan.graph, identity)):
+            if run.folder.has_config:
+                doomed[run.identity] = run
+    for run in doomed.values():
+        with run.folder.lock():
+            run.folder.remove()

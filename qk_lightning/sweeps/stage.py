@@ -1,0 +1,192 @@
+"""One run from its folder: data, parts, training, weights, scores. What every command ends in.
+
+The folder's config.yaml says all; a folder with a checkpoint goes on from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from qk_lightning.assembly.build import open_world
+from qk_lightning.assembly.trainable import count_parameters, save_trained
+from qk_lightning.assembly.weights import starting_entries, write_entries
+from qk_lightning.config.atomic import write_json
+from qk_lightning.config.identity import fingerprint
+from qk_lightning.config.paths import is_local, resolve_path
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.data.latent_cache import LatentCache
+from qk_lightning.data.module import DataModule
+from qk_lightning.data.sample import World
+from qk_lightning.systems.base import System, build_system
+from qk_lightning.tracking import mlflow_store, provenance
+from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
+from qk_lightning.training.checkpoints import checkpoint_callback, latest_checkpoint
+from qk_lightning.training.ema import EMACallback
+
+log = logging.getLogger("qk_lightning")
+
+
+def run_stage(folder: str | Path, report: Report | None = None) -> None:
+    """Train one run folder to its end, from its last checkpoint if it has one.
+
+    Args:
+        folder: a run folder with config.yaml; the caller holds its lock.
+        report: called with progress while it trains.
+
+    Raises:
+        ConfigError: the parent or the configuration cannot be used.
+    """
+    run = RunFolder(Path(folder).resolve())
+    cfg = run.config
+    _quiet()
+    started = time.perf_counter()
+    seconds_before = run.status.get("seconds", 0.0) if run.checkpoints.is_dir() else 0.0
+    run.write_status(state="running", started=_now(), max_steps=cfg.trainer.max_steps, error="")
+    try:
+        _train(run, cfg, report)
+    except BaseException as error:
+        seconds = seconds_before + time.perf_counter() - started
+        state = "failed" if isinstance(error, Exception) else "stopped"
+        run.write_status(state=state, error=f"{type(error).__name__}: {error}", seconds=seconds)
+        raise
+    seconds = seconds_before + time.perf_counter() - started
+    run.write_status(state="done", step=cfg.trainer.max_steps, seconds=seconds, finished=_now())
+
+
+def _train(run: RunFolder, cfg: DictConfig, report: Report | None) -> None:
+    parent = _parent_of(run)
+    world = open_world(cfg.data.world)
+    world.prepare()
+    entries = starting_entries(cfg, _families(cfg), parent)
+    system = build_system(cfg, entries, run.path.parent)
+    system.configure_model()
+    write_json(run.path / "parameters.json", count_parameters(system.parts))
+    write_json(run.provenance_json, provenance.collect())
+    data = system.data_module(world, _latents(system, world))
+    progress = ProgressCallback(run, report)
+    ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
+    loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
+    trainer = _trainer(run, cfg, data, [progress, *([ema] if ema else [])], loggers)
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is not None:
+        step = int(checkpoint.stem.partition("=")[2])
+        run.keep_metrics_until(step)
+        data.start_step = step
+        log.info("%s goes on from step %d", run.name, step)
+    trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if ema is not None:
+        ema.swap(system)
+    system.on_trained(data)
+    write_entries(run, save_trained(run, system.parts, cfg.trainable, entries))
+    _score(run, system, trainer, data, loggers)
+    write_json(run.sources_json, provenance.source_digest())
+    run.write_status(seconds_per_step=progress.seconds_per_step)
+    mlflow_store.log_run_artifacts(run)
+
+
+def _families(cfg: DictConfig) -> tuple[str, ...]:
+    from qk_lightning.config.schema import schema_of
+
+    return tuple(schema_of("system", cfg.system.name).attributes["families"])
+
+
+def _parent_of(run: RunFolder) -> RunFolder | None:
+    recorded = run.read_json("parent.json")
+    if not recorded:
+        return None
+    beside = RunFolder(run.path.parent / recorded["folder"])
+    return beside if beside.has_config else RunFolder(Path(recorded["path"]))
+
+
+def _latents(system: System, world: World) -> LatentCache | None:
+    if not system.wants_latents:
+        return None
+    path = system.config.autoencoder.get("path")
+    if path and is_local(path):
+        stamp = fingerprint(resolve_path(path, "autoencoder.path"))
+    else:
+        stamp = f"{system.config.autoencoder.name}-{system.seed}"
+    key = f"{world.fingerprint()}-{stamp}"
+    return LatentCache.open(world, system.autoencoder, key)
+
+
+def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:
+    logger = mlflow_store.stage_logger(run, cfg)
+    return [] if logger is None else [logger]
+
+
+def _trainer(
+    run: RunFolder, cfg: DictConfig, data: DataModule, callbacks: list[Any], loggers: list[Logger]
+) -> Trainer:
+    options = cfg.trainer
+    accumulated = data.micro_batches_per_step(options.devices)
+    every = cfg.validation.every
+    return Trainer(
+        default_root_dir=run.path,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy=options.strategy,
+        precision=options.precision,
+        max_epochs=-1,
+        max_steps=options.max_steps,
+        accumulate_grad_batches=accumulated,
+        gradient_clip_val=cfg.optimizer.gradient_clip,
+        callbacks=[*callbacks, checkpoint_callback(run, options.checkpoint_every)],
+        logger=loggers,
+        log_every_n_steps=options.log_every,
+        val_check_interval=every * accumulated if every else None,
+        check_val_every_n_epoch=None if every else 1,
+        limit_val_batches=1.0 if every else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _score(
+    run: RunFolder, system: System, trainer: Trainer, data: DataModule, loggers: list[Logger]
+) -> None:
+    """Measure the finished weights: validation loss, then what the system draws."""
+    from qk_lightning.evaluation.stage_scores import score_stage
+    from qk_lightning.systems.query_kontext import QueryKontext
+
+    step = system.config.trainer.max_steps
+    validator = Trainer(
+        accelerator=system.config.trainer.accelerator,
+        devices=1,
+        precision=system.config.trainer.precision,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
+    scores = {name: float(value) for name, value in metrics.items()}
+    if isinstance(system, QueryKontext):
+        system.merge_adapters()
+        scores |= score_stage(system, data, run.samples / "final")
+    for logger in loggers:
+        logger.log_metrics(scores, step)
+        logger.finalize("success")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _quiet() -> None:
+    """Keep Lightning's banners out of the log; warnings about our own choices with them."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (".*num_workers.*", ".*does not have many workers.*", ".*litlogger.*"):
+        warnings.filterwarnings("ignore", message=text)

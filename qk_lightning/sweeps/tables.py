@@ -1,0 +1,156 @@
+"""Numbers as text: a mean with its interval, a difference with its verdict, tables of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qk_lightning.sweeps.file import SweepFile
+from qk_lightning.sweeps.results import TableRow
+from qk_lightning.sweeps.statistics import MIN_SEEDS, Difference, Summary
+
+ARROWS = {"min": "lower is better", "max": "higher is better"}
+
+
+def format_summary(summary: Summary | None) -> str:
+    """Write a mean with half the width of its interval.
+
+    Args:
+        summary: the summary, None where nothing was measured.
+
+    Returns:
+        For example `0.1234 ± 0.0042`, or `0.1234 (2 seeds)` where there is no interval.
+    """
+    if summary is None:
+        return "-"
+    if summary.half_width is None:
+        seeds = "1 seed" if summary.count == 1 else f"{summary.count} seeds"
+        return f"{format_number(summary.mean)} ({seeds})"
+    digits = decimals(summary.half_width, summary.mean)
+    return f"{summary.mean:.{digits}f} ± {summary.half_width:.{digits}f}"
+
+
+def format_difference(difference: Difference | None) -> str:
+    """Write a difference with its interval and what that shows.
+
+    Args:
+        difference: the difference, None where there is none.
+
+    Returns:
+        For example `-0.031 [-0.050, -0.012] better`.
+    """
+    if difference is None:
+        return ""
+    summary = difference.summary
+    if summary.low is None or summary.high is None:
+        return f"{summary.mean:+.4g} not tested ({summary.count} < {MIN_SEEDS} seeds)"
+    digits = decimals(summary.half_width or 0.0, summary.mean)
+    ends = f"[{summary.low:+.{digits}f}, {summary.high:+.{digits}f}]"
+    return f"{summary.mean:+.{digits}f} {ends} {difference.verdict}"
+
+
+def decimals(half_width: float, mean: float) -> int:
+    """Return how many decimals show two digits of an interval, or four of an exact mean.
+
+    Args:
+        half_width: half the interval's width.
+        mean: the value itself.
+    """
+    for value, digits in ((half_width, 2), (mean, 4)):
+        if value and math.isfinite(value):
+            return min(8, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    return 4
+
+
+def format_number(value: float) -> str:
+    """Write a number with four digits that mean something.
+
+    Args:
+        value: the number.
+    """
+    return f"{value:.{decimals(0.0, value)}f}" if math.isfinite(value) else str(value)
+
+
+def format_count(value: int) -> str:
+    """Write a number of parameters.
+
+    Args:
+        value: the count.
+
+    Returns:
+        For example `1.84 M`, `12.3 k`.
+    """
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return str(value)
+
+
+def stage_cells(file: SweepFile, rows: Sequence[TableRow]) -> list[list[str]]:
+    """Make the table of one stage.
+
+    Args:
+        file: the sweep file.
+        rows: the stage's rows.
+
+    Returns:
+        Lines of cells, the heading first.
+    """
+    compared = any(row.is_baseline for row in rows)
+    heading = [", ".join(file.axes) or "row"]
+    for metric, goal in file.metrics.items():
+        heading += [f"{metric} ({ARROWS[goal]})"]
+        heading += ["difference to the baseline"] if compared else []
+    lines = [[*heading, "trained / all parameters", "s a step", "seeds"]]
+    for row in rows:
+        cells = [_name(row)]
+        for metric in file.metrics:
+            cells.append(format_summary(row.metrics[metric]))
+            if compared:
+                difference = format_difference(row.differences[metric])
+                cells.append("baseline" if row.is_baseline else difference or "-")
+        known = row.trainable is not None and row.total is not None
+        parameters = f"{format_count(row.trainable or 0)} / {format_count(row.total or 0)}"
+        cells.append(parameters if known else "-")
+        cells.append("-" if row.seconds_per_step is None else f"{row.seconds_per_step:.3g}")
+        seeds = f"{len(row.seeds)} of {len(file.seeds)}"
+        lines.append([*cells, str(len(row.seeds)) if row.seeds == file.seeds else seeds])
+    return lines
+
+
+def _name(row: TableRow) -> str:
+    name = f"{row.row} (control)" if row.control else row.row
+    if row.other_code:
+        files = "1 file differs" if row.other_code == 1 else f"{row.other_code} files differ"
+        name += f" (other code: {files})"
+    return name
+
+
+def to_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Write cells as a Markdown table.
+
+    Args:
+        lines: lines of cells, the heading first.
+    """
+    heading, *body = lines
+    rule = ["---", *("---:" for _ in heading[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *body))
+
+
+def to_text(file: SweepFile, rows: Sequence[TableRow]) -> str:
+    """Write one stage's rows for a terminal: a line a row and metric.
+
+    Args:
+        file: the sweep file.
+        rows: the stage's rows.
+    """
+    lines = [f"{rows[0].stage}"]
+    width = max(len(_name(row)) for row in rows)
+    for metric, goal in file.metrics.items():
+        lines.append(f"  {metric} ({ARROWS[goal]})")
+        for row in rows:
+            summary = format_summary(row.metrics[metric])
+            difference = format_difference(row.differences[metric])
+            after = "baseline" if row.is_baseline else difference
+            lines.append(f"    {_name(row):<{width}}  {summary:<20}  {after}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""What all systems share: building parts, the optimiser, and checkpoints of what trains.
+
+A system wires parts and owns no parameter of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from omegaconf import DictConfig
+from torch import nn
+
+from qk_lightning.assembly.build import class_of
+from qk_lightning.assembly.trainable import apply_trainable, merge_in_place
+from qk_lightning.assembly.weights import Entry, replay
+from qk_lightning.config.paths import runs_root
+from qk_lightning.data.latent_cache import LatentCache
+from qk_lightning.data.module import DataModule
+from qk_lightning.data.sample import World
+from qk_lightning.parts.base import Part
+
+
+class System(LightningModule):
+    """A set of wired parts with a training step.
+
+    Args:
+        config: the resolved configuration.
+        entries: where the parts' weights come from (`assembly.weights`).
+        root: the folder that holds the run folders.
+
+    Attributes:
+        families: the parts that the system uses; read from the source by the configuration.
+    """
+
+    families: tuple[str, ...] = ()
+    wired = ("config", "entries", "root")
+
+    def __init__(self, config: DictConfig, entries: list[Entry], root: Path | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.entries = entries
+        self.root = root or runs_root()
+        self.seed: int = config.seed
+        # Frozen weights are not in a checkpoint; `on_load_checkpoint` checks the rest itself.
+        self.strict_loading = False
+
+    def configure_model(self) -> None:
+        """Build, load, freeze and add LoRA; a second call does nothing."""
+        if self.is_built:
+            return
+        parts = replay(self.config, self.entries, self.families, self.root)
+        apply_trainable(parts, self.config.trainable, self.seed)
+        for family, part in parts.items():
+            self.add_module(family, part)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether `configure_model` has run."""
+        return all(hasattr(self, family) for family in self.families)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts by family."""
+        return {family: getattr(self, family) for family in self.families}
+
+    def data_module(self, world: World, latents: LatentCache | None) -> DataModule:
+        """Return the data that this system trains on.
+
+        Args:
+            world: the world of the configuration, prepared.
+            latents: its cached latents, where the system wants them.
+        """
+        cfg = self.config
+        return DataModule(
+            world,
+            dict(cfg.data.tasks),
+            self.seed,
+            cfg.trainer.global_batch_size,
+            cfg.data.groups_per_step,
+            cfg.trainer.micro_batch_size,
+            latents,
+            cfg.data.num_workers,
+            cfg.validation.num_samples,
+        )
+
+    @property
+    def wants_latents(self) -> bool:
+        """Whether batches should carry cached latents."""
+        return False
+
+    def on_trained(self, data: DataModule) -> None:
+        """Do what remains after the last step, before the weights are written."""
+
+    def merge_adapters(self) -> None:
+        """Merge LoRA in place, for drawing."""
+        merge_in_place(self.parts)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Make AdamW over what trains, with its schedule.
+
+        One group a part and kind: matrices decay, vectors do not; `optimizer.lr_scale` sets a
+        part's own rate.
+        """
+        options = self.config.optimizer
+        groups = []
+        for family, part in self.parts.items():
+            lr = options.lr * options.lr_scale.get(family, 1.0)
+            learns = [p for p in part.parameters() if p.requires_grad]
+            for decay, members in (
+                (options.weight_decay, [p for p in learns if p.ndim >= 2]),
+                (0.0, [p for p in learns if p.ndim < 2]),
+            ):
+                if members:
+                    groups.append({"params": members, "lr": lr, "weight_decay": decay})
+        optimizer = torch.optim.AdamW(groups, betas=tuple(options.betas))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _lr_factor(self, step: int) -> float:
+        """Learning rate at a step as a share of its peak."""
+        options, total = self.config.optimizer, self.config.trainer.max_steps
+        warmup = min(options.warmup_steps, total)
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        if options.schedule == "constant":
+            return 1.0
+        fall = progress if options.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        return 1.0 - (1.0 - options.min_lr_ratio) * fall
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what trains in a checkpoint."""
+        names = {name for name, p in self.named_parameters() if p.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in state if name in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See that a checkpoint holds exactly what trains.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        wanted = {name for name, p in self.named_parameters() if p.requires_grad}
+        found = set(checkpoint["state_dict"])
+        if wanted != found:
+            raise ValueError(
+                f"the checkpoint does not fit this run: missing {sorted(wanted - found)[:5]}, "
+                f"unexpected {sorted(found - wanted)[:5]}; train the run again without it"
+            )
+
+
+def build_system(
+    cfg: DictConfig, entries: list[Entry], root: Path | None = None
+) -> System:
+    """Construct the system that a configuration names; `configure_model` builds its parts.
+
+    Args:
+        cfg: the resolved configuration.
+        entries: where the parts' weights come from.
+        root: the folder that holds the run folders.
+    """
+    options = {key: value for key, value in cfg.system.items() if key != "name"}
+    system_class = class_of("system", cfg.system.name)
+    return system_class(config=cfg, entries=entries, root=root, **options)
+
+
+def trainable_names(module: nn.Module) -> list[str]:
+    """Return the names of the parameters that learn.
+
+    Args:
+        module: a system.
+    """
+    return [name for name, p in module.named_parameters() if p.requires_grad]

@@ -1,0 +1,274 @@
+"""Query-Kontext, and MetaQuery as other settings of it.
+
+The VLM reads prompt and images, queries read out kontext, a connector carries both to the
+diffusion head, which is trained by flow matching.
+B batch, N images, T prompt tokens, K queries, L = T + K condition tokens, D and Dc widths,
+C x h x w latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from qk_lightning.assembly.weights import Entry
+from qk_lightning.data.randomness import normal, stratified, uniform
+from qk_lightning.data.sample import Batch
+from qk_lightning.systems.base import System
+
+# Seen through the VLM alone, whatever `low_level` says: their low-level tokens would be copied.
+VLM_ALONE = ("reconstruction", "transformation")
+
+
+@dataclass
+class Condition:
+    """What the head is given besides the noisy latents.
+
+    Args:
+        states: [B, L, Dc], the order is [text, kontext].
+        mask: [B, L] bool, False where padded.
+        image_latents: [B, N, C, h, w] low-level tokens, or None.
+        roles: role of each of the N images.
+    """
+
+    states: Tensor
+    mask: Tensor
+    image_latents: Tensor | None = None
+    roles: tuple[str, ...] = ()
+
+
+class QueryKontext(System):
+    """VLM, queries, connector and diffusion head.
+
+    Args:
+        config: the resolved configuration.
+        entries: where the parts' weights come from.
+        root: the folder that holds the run folders.
+        context: what the connector carries: the prompt's states, the kontext, or both.
+        low_level: give the head the latents of source and reference images (stage 3).
+        prompt_dropout: share of samples trained with the empty prompt.
+        image_dropout: share of groups trained without their input images, in VLM and head.
+
+    Source: Query-Kontext, arXiv 2509.26641, sec. 3; MetaQuery, arXiv 2504.06256, sec. 3.
+    """
+
+    families = ("vlm", "autoencoder", "head", "queries", "connector", "objective")
+    wired = ("config", "entries", "root")
+
+    def __init__(
+        self,
+        *,
+        config: DictConfig,
+        entries: list[Entry],
+        root: Path | None = None,
+        context: Literal["text", "queries", "both"] = "both",
+        low_level: bool = False,
+        prompt_dropout: float = 0.1,
+        image_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(config, entries, root)
+        self.context = context
+        self.low_level = low_level
+        self.prompt_dropout = prompt_dropout
+        self.image_dropout = image_dropout
+
+    @property
+    def wants_latents(self) -> bool:
+        """Latents are cached while the autoencoder does not learn."""
+        return "autoencoder" not in self.config.trainable and self.config.data.cache_latents
+
+    def configure_model(self) -> None:
+        """Build the parts; queries do not learn where nothing reads them."""
+        super().configure_model()
+        if self.context == "text":
+            self.queries.requires_grad_(False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the flow-matching loss of one micro-batch."""
+        batch = self.drop_conditions(batch)
+        latents = self.target_latents(batch)
+        noise = normal(self.seed, "noise", batch.index, latents.shape[1:]).to(latents)
+        sigma = self.objective.draw_sigma(uniform(self.seed, "sigma", batch.index))
+        loss = self.velocity_loss(batch, latents, noise, sigma.to(latents)).mean()
+        self.log("train/loss", loss, batch_size=batch.batch_size)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss on fixed noise and noise levels: the same for all members and seeds."""
+        latents = self.target_latents(batch)
+        noise = normal(0, "val/noise", batch.index, latents.shape[1:]).to(latents)
+        levels = stratified(int(batch.index.max()) + 1).to(latents)[batch.index]
+        sigma = self.objective.draw_sigma(levels)
+        loss = self.velocity_loss(batch, latents, noise, sigma).mean()
+        for name in ("val/loss", f"val/loss/{batch.task}"):
+            self.log(name, loss, batch_size=batch.batch_size, on_step=False, on_epoch=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Draw pictures for a batch, with noise that belongs to the sample.
+
+        Returns:
+            [B, 3, H, W] in [-1, 1].
+        """
+        latents = self.sample(batch, normal(0, "val/draw", batch.index, self.latent_shape(batch)))
+        return self.autoencoder.decode(latents).clamp(-1, 1)
+
+    def velocity_loss(self, batch: Batch, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Return the loss of each sample.
+
+        Args:
+            batch: prompts and images.
+            latents: [B, C, h, w] of the target.
+            noise: [B, C, h, w].
+            sigma: [B] in [0, 1].
+
+        Returns:
+            [B].
+        """
+        condition = self.condition(batch)
+        noisy_latents = self.objective.mix(latents, noise, sigma)
+        velocity = self.velocity(noisy_latents, sigma, condition)
+        return self.objective.loss(velocity, latents, noise)
+
+    def velocity(self, noisy_latents: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Ask the head.
+
+        Args:
+            noisy_latents: [B, C, h, w].
+            sigma: [B].
+            condition: what it is conditioned on.
+
+        Returns:
+            [B, C, h, w].
+        """
+        return self.head(
+            noisy_latents,
+            sigma,
+            condition.states,
+            condition.mask,
+            condition.image_latents,
+            condition.roles,
+        )
+
+    def condition(self, batch: Batch) -> Condition:
+        """Read prompt and images with the VLM and carry what it says to the head.
+
+        Args:
+            batch: prompts, and images with roles.
+
+        Returns:
+            The condition, in the order [text, kontext].
+        """
+        inputs = self.vlm.prepare(batch.prompts, batch.images)
+        queries = None if self.context == "text" else self.queries(batch.batch_size)
+        read = self.vlm(inputs, queries)
+        states, masks = [], []
+        if self.context != "queries":
+            states.append(read.text_states)
+            masks.append(read.text_mask)
+        if self.context != "text":
+            states.append(read.kontext)
+            masks.append(read.kontext.new_ones(read.kontext.shape[:2], dtype=torch.bool))
+        mask = torch.cat(masks, 1)
+        carried = self.connector(torch.cat(states, 1), mask)
+        has_images = self.low_level and batch.images is not None and batch.task not in VLM_ALONE
+        latents = self.image_latents(batch) if has_images else None
+        return Condition(carried, mask, latents, batch.roles if has_images else ())
+
+    def drop_conditions(self, batch: Batch) -> Batch:
+        """Empty some prompts and drop some groups' images, for guidance.
+
+        Args:
+            batch: a training micro-batch.
+
+        Returns:
+            The batch to train on.
+        """
+        if self.prompt_dropout:
+            draws = uniform(self.seed, "prompt_dropout", batch.index).tolist()
+            prompts = [
+                "" if draw < self.prompt_dropout else prompt
+                for prompt, draw in zip(batch.prompts, draws, strict=True)
+            ]
+            batch = replace(batch, prompts=prompts)
+        if self.image_dropout and batch.images is not None:
+            group_size = self.config.trainer.global_batch_size // self.config.data.groups_per_step
+            first = batch.index[:1] // group_size * group_size
+            if uniform(self.seed, "image_dropout", first).item() < self.image_dropout:
+                batch = without_images(batch)
+        return batch
+
+    def latent_shape(self, batch: Batch) -> tuple[int, int, int]:
+        """Return (C, h, w) of a batch's target."""
+        height, width = batch.target.shape[-2:]
+        stride = self.autoencoder.stride
+        return self.autoencoder.latent_channels, height // stride, width // stride
+
+    def target_latents(self, batch: Batch) -> Tensor:
+        """Return the target's latents [B, C, h, w], cached or encoded now."""
+        if batch.target_latents is not None:
+            return batch.target_latents
+        with torch.no_grad():
+            return self.autoencoder.encode(batch.target)
+
+    def image_latents(self, batch: Batch) -> Tensor:
+        """Return the input images' latents [B, N, C, h, w], cached or encoded now."""
+        if batch.image_latents is not None:
+            return batch.image_latents
+        assert batch.images is not None
+        with torch.no_grad():
+            flat = self.autoencoder.encode(batch.images.flatten(0, 1))
+        return flat.unflatten(0, batch.images.shape[:2])
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Draw latents with the flow-matching scheduler.
+
+        Text guidance moves away from the empty prompt, image guidance away from no images:
+        v = v(0,0) + g_i (v(0,i) - v(0,0)) + g_t (v(t,i) - v(0,i)); a weight of 1 costs nothing.
+
+        Args:
+            batch: prompts, and images with roles.
+            noise: [B, C, h, w] at sigma = 1.
+
+        Returns:
+            Latents [B, C, h, w].
+        """
+        options = self.config.sampling
+        terms = self._guidance_terms(batch, options.guidance_scale, options.image_guidance_scale)
+        scheduler = self.objective.scheduler(options.num_inference_steps)
+        latents = noise
+        for timestep, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+            levels = sigma.to(latents).expand(len(latents))
+            velocity = torch.zeros_like(latents)
+            for weight, condition in terms:
+                velocity += weight * self.velocity(latents, levels, condition)
+            latents = scheduler.step(velocity, timestep, latents).prev_sample
+        return latents
+
+    def _guidance_terms(
+        self, batch: Batch, text_scale: float, image_scale: float
+    ) -> list[tuple[float, Condition]]:
+        unprompted = replace(batch, prompts=[""] * batch.batch_size)
+        if batch.images is None or image_scale == 1.0:
+            wanted = [(text_scale, batch), (1.0 - text_scale, unprompted)]
+        else:
+            wanted = [
+                (text_scale, batch),
+                (image_scale - text_scale, unprompted),
+                (1.0 - image_scale, without_images(unprompted)),
+            ]
+        return [(weight, self.condition(item)) for weight, item in wanted if weight]
+
+
+def without_images(batch: Batch) -> Batch:
+    """Return a batch whose VLM and head see no image.
+
+    Args:
+        batch: any batch.
+    """
+    return replace(batch, images=None, image_latents=None, roles=())

@@ -1,0 +1,180 @@
+"""Where the MLflow store is, and making it so that no two processes make it together.
+
+The store is `$MLFLOW_TRACKING_URI`, else one sqlite file under `runs/mlflow`. The run folder is
+the truth; losing the store loses a view.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.locks import FolderLock
+from qk_lightning.config.paths import runs_root
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.tracking.sample_grid import write_sample_grid
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import MLFlowLogger
+    from mlflow.tracking import MlflowClient
+
+SQLITE = "sqlite:///"
+VARIABLE = "MLFLOW_TRACKING_URI"
+RECORD = "mlflow.json"
+RUN_FILES = (
+    "config.yaml", "status.json", "metrics.csv", "parameters.json", "provenance.json",
+    "sources.json", "weights.json", "parent.json",
+)  # fmt: skip
+
+
+def store_uri() -> str:
+    """Return the address of the store: `$MLFLOW_TRACKING_URI`, else sqlite under `runs/`."""
+    given = os.environ.get(VARIABLE)
+    return given or f"{SQLITE}{runs_root() / 'mlflow' / 'mlflow.db'}"
+
+
+def check_tracking(cfg: DictConfig) -> None:
+    """Check that a run can be tracked as it asks for, before anything starts.
+
+    Args:
+        cfg: the run's configuration.
+
+    Raises:
+        ConfigError: MLflow is wanted and is not installed, or its address is a folder.
+    """
+    if cfg.tracking.name != "mlflow":
+        return
+    if importlib.util.find_spec("mlflow") is None:
+        fix = "pip install 'qk-lightning[mlflow]', or turn tracking off: tracking.name=none"
+        raise ConfigError(Problem("tracking.name", "mlflow", "an installed mlflow", fix))
+    uri = store_uri()
+    is_folder = uri.startswith("file:") or "://" not in uri
+    allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() == "true"
+    if is_folder and not allowed and not uri.startswith("databricks"):
+        fix = f"{VARIABLE}=sqlite:////absolute/path/mlflow.db, or leave it unset"
+        expected = "an address that MLflow 3 takes (it refuses stores of files)"
+        raise ConfigError(Problem(VARIABLE, uri, expected, fix))
+
+
+def store_folder() -> Path | None:
+    """Return the folder of a store that is a sqlite file, None for any other."""
+    uri = store_uri()
+    if not uri.startswith(SQLITE):
+        return None
+    path = uri.removeprefix(SQLITE).partition("?")[0]
+    return Path(path).absolute().parent
+
+
+def ensure_store(experiment: str) -> str:
+    """Make the store and the experiment, unless they are there.
+
+    Processes that make one sqlite store together crash; a lock on its folder prevents that.
+
+    Args:
+        experiment: name of the experiment.
+
+    Returns:
+        The experiment's id.
+    """
+    folder = store_folder()
+    if folder is None:
+        return _ensure_experiment(experiment, None)
+    with FolderLock(folder):
+        return _ensure_experiment(experiment, f"file://{folder / 'artifacts'}")
+
+
+def _ensure_experiment(experiment: str, artifacts: str | None) -> str:
+    client = make_client()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return str(client.create_experiment(experiment, artifact_location=artifacts))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def make_client() -> MlflowClient:
+    """Return a client of the store.
+
+    Raises:
+        ConfigError: MLflow is not installed.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow.tracking import MlflowClient
+    except ImportError as error:
+        fix = "pip install 'qk-lightning[mlflow]', or turn tracking off: tracking.name=none"
+        problem = Problem("tracking.name", "mlflow", "an installed mlflow", fix)
+        raise ConfigError(problem) from error
+    return MlflowClient(store_uri())
+
+
+def stage_logger(folder: RunFolder, cfg: DictConfig) -> MLFlowLogger | None:
+    """Make the logger of a stage's run; Lightning's Trainer takes it.
+
+    The MLflow run is kept in the run folder's `mlflow.json`: a resumed run goes on in it.
+
+    Args:
+        folder: the run's folder.
+        cfg: its resolved configuration.
+
+    Returns:
+        The logger, None when `tracking.name` is `none`.
+    """
+    check_tracking(cfg)
+    if cfg.tracking.name != "mlflow":
+        return None
+    ensure_store(cfg.tracking.experiment)
+    from qk_lightning.tracking.mlflow_logger import StageLogger
+
+    return StageLogger(folder, cfg)
+
+
+def standing_run(client: MlflowClient, record: dict[str, Any]) -> str | None:
+    """Return the MLflow run that was recorded, if this store still has it.
+
+    Args:
+        client: a client of the store.
+        record: what `mlflow.json` holds: `uri` and `run_id`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if record.get("uri") != store_uri():
+        return None
+    try:
+        run = client.get_run(record["run_id"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return None if run.info.lifecycle_stage == "deleted" else str(run.info.run_id)
+
+
+def log_run_artifacts(folder: RunFolder) -> None:
+    """Put a run's small files and its pictures into its MLflow run.
+
+    Args:
+        folder: the run; one that was not tracked in this store is left alone.
+    """
+    record = folder.read_json(RECORD)
+    if not record:
+        return
+    client = make_client()
+    run_id = standing_run(client, record)
+    if run_id is None:
+        return
+    for name in RUN_FILES:
+        if (folder.path / name).is_file():
+            client.log_artifact(run_id, str(folder.path / name))
+    for picture in sorted(folder.samples.glob("*.png")):
+        client.log_artifact(run_id, str(picture), "samples")
+    with tempfile.TemporaryDirectory() as temporary:
+        grid = Path(temporary) / "final.png"
+        if write_sample_grid(grid, {folder.name: folder.samples}):
+            client.log_artifact(run_id, str(grid), "samples")

@@ -1,0 +1,141 @@
+"""One picture of many samples: a block a task, a column a prompt, a row a run.
+
+Reads a run's `samples/final/`: `prompts.json` (a list of id, task and prompt), `<id>.png`, and
+where there are any `source_<id>.png` and `target_<id>.png`.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qk_lightning.config.atomic import aside
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+FINAL = "final"
+PROMPTS = "prompts.json"
+CELL, GAP, LABEL, FONT_SIZE, LINES = 96, 6, 150, 11, 4
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One task: its prompts and, by label, the folder and file prefix of each row."""
+
+    task: str
+    items: tuple[dict[str, str], ...]
+    rows: tuple[tuple[str, Path, str], ...]
+
+    @property
+    def height(self) -> int:
+        return (LINES + 2) * (FONT_SIZE + 3) + len(self.rows) * (CELL + GAP)
+
+
+def read_prompts(samples: Path) -> list[dict[str, str]]:
+    """Read what a run's samples show.
+
+    Args:
+        samples: the run's `samples/` folder.
+
+    Returns:
+        Dicts of id, task and prompt; [] where the run has no pictures.
+    """
+    file = samples / FINAL / PROMPTS
+    return list(json.loads(file.read_text())) if file.is_file() else []
+
+
+def write_sample_grid(path: Path, samples: Mapping[str, Path]) -> bool:
+    """Draw the samples of several runs side by side.
+
+    Args:
+        path: the PNG to write.
+        samples: a run's `samples/` folder by label, in the order of the rows.
+
+    Returns:
+        False when no run has pictures, and nothing was written.
+    """
+    blocks = _blocks({label: folder / FINAL for label, folder in samples.items()})
+    if not blocks:
+        return False
+    from PIL import Image
+
+    width = LABEL + max(len(block.items) for block in blocks) * (CELL + GAP) + GAP
+    canvas = Image.new("RGB", (width, sum(block.height for block in blocks) + GAP), "white")
+    top = GAP
+    for block in blocks:
+        _draw_block(canvas, block, top)
+        top += block.height
+    with aside(path) as temporary:
+        canvas.save(temporary)
+    return True
+
+
+def _blocks(folders: Mapping[str, Path]) -> list[_Block]:
+    prompts = {label: read_prompts(folder.parent) for label, folder in folders.items()}
+    items: dict[str, dict[str, str]] = {}
+    first: dict[str, Path] = {}
+    for label, listed in prompts.items():
+        for item in listed:
+            items.setdefault(item["id"], item)
+            first.setdefault(item["id"], folders[label])
+    blocks = []
+    for task in dict.fromkeys(item["task"] for item in items.values()):
+        of_task = tuple(item for item in items.values() if item["task"] == task)
+        given = first[of_task[0]["id"]]
+        extra = [
+            (name, given, f"{name}_")
+            for name in ("source", "target")
+            if any((given / f"{name}_{item['id']}.png").is_file() for item in of_task)
+        ]
+        rows = [(label, folder, "") for label, folder in folders.items()]
+        blocks.append(_Block(task, of_task, (*extra, *rows)))
+    return blocks
+
+
+def _draw_block(canvas: Picture, block: _Block, top: int) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=FONT_SIZE)
+    draw.text((GAP, top), block.task, fill="black", font=ImageFont.load_default(FONT_SIZE + 3))
+    line = FONT_SIZE + 3
+    for column, item in enumerate(block.items):
+        left = LABEL + column * (CELL + GAP)
+        _draw_lines(draw, font, _wrap(item["prompt"], CELL, LINES), left, top + line * 3 // 2)
+    top += (LINES + 2) * line
+    for label, folder, prefix in block.rows:
+        _draw_lines(draw, font, _wrap(label, LABEL - 2 * GAP, LINES), GAP, top + CELL // 3)
+        for column, item in enumerate(block.items):
+            picture = folder / f"{prefix}{item['id']}.png"
+            left = LABEL + column * (CELL + GAP)
+            if picture.is_file():
+                canvas.paste(_cell(picture), (left, top))
+            elif not prefix:
+                draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline="lightgray")
+        top += CELL + GAP
+
+
+def _draw_lines(draw: Any, font: Any, lines: Sequence[str], left: int, top: int) -> None:
+    for index, text in enumerate(lines):
+        draw.text((left, top + index * (FONT_SIZE + 3)), text, fill="black", font=font)
+
+
+def _wrap(text: str, width: int, lines: int) -> list[str]:
+    """Break a text into lines of about `width` pixels."""
+    columns = max(8, int(width / (0.56 * FONT_SIZE)))
+    return textwrap.wrap(text, columns, max_lines=lines, placeholder=" ...")
+
+
+def _cell(path: Path) -> Picture:
+    """Open a picture at the size of a cell, its pixels kept square where it is enlarged."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    grows = picture.width <= CELL
+    resample = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
+    return picture.resize((CELL, CELL), resample)

@@ -1,0 +1,109 @@
+"""What watches a run: progress for whoever waits, the status file, and metrics.csv."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from qk_lightning.config.run_folder import RunFolder
+
+Report = Callable[[dict[str, Any]], None]
+REPORT_SECONDS = 0.5
+STATUS_SECONDS = 5.0
+
+
+class ProgressCallback(Callback):
+    """Report steps to a waiting process and to status.json.
+
+    Args:
+        run: the run's folder.
+        report: called with `step`, `max_steps`, `loss`, `images_per_second`; None for nobody.
+    """
+
+    def __init__(self, run: RunFolder, report: Report | None) -> None:
+        self.run = run
+        self.report = report
+        self.seconds_per_step = 0.0
+        self._begun_at = self._first_step = 0.0
+        self._reported_at = self._status_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._begun_at = time.perf_counter()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report at most twice a second."""
+        now = time.perf_counter()
+        done = trainer.global_step - self._first_step
+        if done:
+            self.seconds_per_step = (now - self._begun_at) / done
+        if not trainer.is_global_zero or now - self._reported_at < REPORT_SECONDS:
+            return
+        self._reported_at = now
+        values = self._values(trainer, outputs)
+        if self.report is not None:
+            self.report(values)
+        if now - self._status_at > STATUS_SECONDS:
+            self._status_at = now
+            self.run.write_status(step=values["step"], seconds_per_step=self.seconds_per_step)
+
+    def _values(self, trainer: Trainer, outputs: Any) -> dict[str, Any]:
+        samples = self.run_batch_size(trainer)
+        speed = samples / self.seconds_per_step if self.seconds_per_step else 0.0
+        return {
+            "step": trainer.global_step,
+            "max_steps": trainer.max_steps,
+            "loss": float(outputs["loss"]) if isinstance(outputs, dict) else None,
+            "images_per_second": speed,
+        }
+
+    @staticmethod
+    def run_batch_size(trainer: Trainer) -> int:
+        """Return the samples of one optimiser step."""
+        return int(trainer.lightning_module.config.trainer.global_batch_size)
+
+
+class RunFolderLogger(Logger):
+    """Lightning's logger into metrics.csv of the run folder.
+
+    Args:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__()
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.run.name
+
+    @property
+    def version(self) -> str:
+        """The run's identity."""
+        return self.run.identity
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append values; Lightning's own bookkeeping column is left out.
+
+        Args:
+            metrics: value by metric.
+            step: the optimiser step.
+        """
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        if values:
+            self.run.append_metrics(step or 0, values)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the configuration stands in config.yaml."""

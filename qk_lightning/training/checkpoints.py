@@ -1,0 +1,59 @@
+"""Checkpoints: the last two of a run, written whole, and the newest that can be read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from qk_lightning.config.run_folder import RunFolder
+
+KEPT = 2
+log = logging.getLogger("qk_lightning")
+
+
+def checkpoint_callback(run: RunFolder, every: int) -> ModelCheckpoint:
+    """Return the callback that writes `checkpoints/step=<n>.ckpt` and keeps the last two.
+
+    Args:
+        run: the run's folder.
+        every: optimiser steps between checkpoints.
+    """
+    return ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="{step}",
+        monitor="step",
+        mode="max",
+        save_top_k=KEPT,
+        every_n_train_steps=every,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+
+
+def latest_checkpoint(run: RunFolder) -> Path | None:
+    """Find the newest checkpoint that can be read; a damaged one is passed over with a warning.
+
+    Args:
+        run: the run's folder.
+
+    Returns:
+        The file, or None where there is none to resume from.
+    """
+    files = sorted(run.checkpoints.glob("step=*.ckpt"), key=_step_of, reverse=True)
+    for file in files:
+        try:
+            torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes torch raise
+            reason = str(error).splitlines()[0][:200]
+            log.warning("%s cannot be read (%s); the one before it is used", file, reason)
+            file.rename(file.with_suffix(".damaged"))
+            continue
+        return file
+    return None
+
+
+def _step_of(file: Path) -> int:
+    return int(file.stem.partition("=")[2])

@@ -1,0 +1,53 @@
+"""Installs qk_lightning; the presets in `experiments/` travel with it as package data."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PRESETS = "qk_lightning.experiments"
+
+setup(
+    name="qk_lightning",
+    version="0.1.0",
+    description="Ablations of unified image generation and editing, composed from YAML",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["qk_lightning", "qk_lightning.*"]), PRESETS],
+    package_dir={PRESETS: "experiments"},
+    package_data={
+        PRESETS: ["**/*.yaml"],
+        "qk_lightning": ["weights/**/*", "py.typed"],
+    },
+    entry_points={"console_scripts": ["qk = qk_lightning.cli.main:main"]},
+    install_requires=[
+        "torch>=2.6",
+        "lightning>=2.5.5",
+        "transformers>=5.0",
+        "diffusers>=0.36",
+        "torchmetrics>=1.7",
+        "omegaconf>=2.4",
+        "peft>=0.18",
+        "safetensors>=0.5",
+        "tokenizers>=0.21",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pillow>=10.1",
+        "rich>=13.0",
+        "matplotlib>=3.8",
+        "dicebear-core>=10.7,<11",
+        "dicebear-styles>=10.6,<11",
+        "resvg-py>=0.2",
+        "mlflow>=3.1",
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=8.0",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "pre-commit>=4.0",
+        ],
+    },
+)

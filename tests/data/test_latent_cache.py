@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_world import TinyWorld
+from torch import nn
+
+from qk_lightning.data.collate import Collate, to_unit
+from qk_lightning.data.latent_cache import LatentCache, latent_key
+from qk_lightning.data.mixture import Draw
+
+
+class Codec(nn.Module):
+    """Halves the picture; counts its calls in a file."""
+
+    def __init__(self, log=None, seconds=0.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.log, self.seconds = log, seconds
+
+    def encode(self, images):
+        assert not self.training and not torch.is_grad_enabled()
+        time.sleep(self.seconds)
+        if self.log is not None:
+            with open(self.log, "a") as file:
+                file.write(f"{os.getpid()} {len(images)}\n")
+        return images[:, :2, ::2, ::2] * self.scale
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("QK_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def test_rows_are_the_encoded_images():
+    world, codec, seen = TinyWorld(), Codec().train(), []
+    cache = LatentCache.open(world, codec, "k", 8, lambda done, total: seen.append((done, total)))
+    assert seen == [(8, 20), (16, 20), (20, 20)] and codec.training
+    assert (len(cache), cache.shape) == (20, (2, 2, 2)) and cache.table.dtype == torch.float32
+    for row in (0, 7, 19):
+        expected = to_unit(world.image(row))[:2, ::2, ::2] * 0.5
+        torch.testing.assert_close(cache[[row]][0], expected)
+    assert cache[torch.tensor([3, 3, 1])].shape == (3, 2, 2, 2)
+
+
+def test_reading_never_gives_a_view_of_the_table():
+    cache = LatentCache.open(TinyWorld(), Codec(), "k")
+    cache[[1]].fill_(9.0)
+    assert not (cache[[1]] == 9.0).any()
+
+
+def test_half_precision_is_stored_as_float32():
+    cache = LatentCache.open(TinyWorld(), Codec().bfloat16(), "k")
+    assert cache.table.dtype == torch.float32
+
+
+def test_a_finished_file_is_read_without_encoding_or_locking(root, monkeypatch):
+    LatentCache.open(TinyWorld(), Codec(), "k")
+    monkeypatch.setattr("qk_lightning.data.disk_cache.FolderLock", None)
+    LatentCache.open(TinyWorld(), Codec(root / "log"), "k")
+    assert not (root / "log").exists()
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _fewer_rows(path):
+    save_file({"latents": load_file(path)["latents"][:5].clone()}, path, {"key": "k"})
+
+
+def _other_key(path):
+    save_file({"latents": load_file(path)["latents"].clone()}, path, {"key": "other"})
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, _fewer_rows, _other_key])
+def test_a_damaged_file_is_made_anew(damage):
+    first = LatentCache.open(TinyWorld(), Codec(), "k")
+    expected = first.table.clone()
+    damage(first.path)
+    with pytest.warns(UserWarning, match="made anew"):
+        again = LatentCache.open(TinyWorld(), Codec(), "k")
+    assert torch.equal(again.table, expected)
+
+
+def test_nothing_stays_behind_when_encoding_fails(root):
+    codec = Codec()
+    codec.scale.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        LatentCache.open(TinyWorld(), codec, "k")
+    assert not list((root / "runs/cache/latents").iterdir())
+
+
+def test_the_key_names_world_size_and_autoencoder():
+    keys = {
+        latent_key(TinyWorld(4), "a"),
+        latent_key(TinyWorld(8), "a"),
+        latent_key(TinyWorld(4), "b"),
+    }
+    assert len(keys) == 3 and latent_key(TinyWorld(4), "a") in keys
+
+
+def _open_in_child(log, queue):
+    torch.set_num_threads(1)
+    cache = LatentCache.open(TinyWorld(), Codec(log, seconds=0.1), "k", batch_size=5)
+    queue.put((os.getpid(), float(cache.table.sum())))
+
+
+@pytest.mark.distributed
+def test_of_two_processes_one_encodes_and_the_other_waits(root):
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    args = (root / "log", queue)
+    children = [context.Process(target=_open_in_child, args=args) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    (one, sum_one), (two, sum_two) = queue.get(), queue.get()
+    calls = (root / "log").read_text().splitlines()
+    assert one != two and sum_one == sum_two
+    assert len(calls) == 4 and len({call.split()[0] for call in calls}) == 1
+
+
+def test_a_worker_gets_the_path_not_the_table():
+    cache = LatentCache.open(TinyWorld(), Codec(), "k")
+    assert cache.table is not None
+    assert len(pickle.dumps(cache)) < 500
+    assert torch.equal(pickle.loads(pickle.dumps(cache))[[2]], cache[[2]])
+
+
+def test_batches_carry_latents():
+    world = TinyWorld()
+    cache = LatentCache.open(world, Codec(), "k")
+    batch = Collate(world, cache)([Draw("editing", 7, 0), Draw("editing", 9, 1)])
+    assert torch.equal(batch.target_latents, cache[[7, 9]])
+    assert batch.image_latents.shape == (2, 2, 2, 2, 2)
+    assert torch.equal(batch.image_latents[1], cache[[9, 10]])
+    assert Collate(world, cache)([Draw("text_to_image", 0, 0)]).image_latents is None

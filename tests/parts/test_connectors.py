@@ -1,0 +1,134 @@
+"""Connectors: padding changes nothing, sizes are MetaQuery's, everything learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qk_lightning.parts.connectors.enc_proj import EncProj, rotary_table, rotate
+from qk_lightning.parts.connectors.mlp import MLP
+
+WIRED = {"input_size": 32, "output_size": 24}
+
+
+def make(name):
+    torch.manual_seed(0)
+    if name == "mlp":
+        return MLP(**WIRED)
+    return EncProj(num_layers=2, num_heads=2, init_std=0.3, **WIRED)
+
+
+EACH = pytest.mark.parametrize("name", ["mlp", "enc_proj"])
+
+
+@EACH
+@pytest.mark.parametrize("side", ["left", "right", "between"])
+@torch.no_grad()
+def test_padding_changes_nothing_wherever_it_is(name, side):
+    part, states = make(name), torch.randn(2, 6, 32)
+    expected = part(states, torch.ones(2, 6, dtype=torch.bool))
+    rubbish = torch.full((2, 3, 32), float("nan"))
+    cut = {"left": 0, "right": 6, "between": 4}[side]
+    padded = torch.cat([states[:, :cut], rubbish, states[:, cut:]], dim=1)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[:, cut : cut + 3] = False
+    output = part(padded, mask)
+    torch.testing.assert_close(output[mask], expected.flatten(0, 1), atol=1e-5, rtol=1e-5)
+    assert not output[~mask].any()
+
+
+@EACH
+def test_a_row_of_nothing_but_padding_gives_zeros_and_finite_gradients(name):
+    part, states = make(name), torch.randn(2, 4, 32, requires_grad=True)
+    mask = torch.tensor([[True] * 4, [False] * 4])
+    output = part(states, mask)
+    output.square().sum().backward()
+    assert not output[1].any() and not states.grad[1].any()
+    assert all(torch.isfinite(p.grad).all() for p in part.parameters())
+    assert all(p.grad.any() for n, p in part.named_parameters() if "to_k.bias" not in n)
+
+
+@torch.no_grad()
+def test_enc_proj_sees_later_tokens_and_their_order():
+    part, states = make("enc_proj"), torch.randn(1, 5, 32)
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    expected, other = part(states, mask), states.clone()
+    other[:, 4] += 1
+    assert not torch.allclose(part(other, mask)[:, 0], expected[:, 0], atol=1e-4)
+    swapped = part(states[:, [0, 2, 1, 3, 4]], mask)
+    assert not torch.allclose(swapped[:, 0], expected[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("num_layers", "millions"), [(24, 315.8), (6, 84.5)])
+def test_enc_proj_has_the_sizes_of_the_paper(num_layers, millions):
+    with torch.device("meta"):
+        part = EncProj(num_layers=num_layers, input_size=896, output_size=2304)
+    count = sum(p.numel() for p in part.parameters())
+    assert round(count / 1e6, 1) == millions
+
+
+@torch.no_grad()
+def test_enc_proj_starts_as_the_reference_does():
+    part = EncProj(num_layers=1, output_gain=5.5**0.5, input_size=128, output_size=64)
+    block = part.blocks[0]
+    assert part.head_size == 64
+    assert abs(block.gate.weight.std().item() - 0.014) < 0.001
+    assert not block.to_q.bias.any()
+    output = part(torch.randn(2, 7, 128), torch.ones(2, 7, dtype=torch.bool))
+    torch.testing.assert_close(output.square().mean(-1), torch.full((2, 7), 5.5), rtol=1e-2, atol=0)
+
+
+def test_enc_proj_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for checkpointing in (False, True):
+        part = make("enc_proj")
+        part.gradient_checkpointing = checkpointing
+        torch.manual_seed(1)
+        part(torch.randn(2, 4, 32), torch.ones(2, 4, dtype=torch.bool)).square().sum().backward()
+        gradients.append([p.grad for p in part.parameters()])
+    for straight, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(straight, recomputed)
+
+
+@torch.no_grad()
+def test_enc_proj_built_on_meta_equals_built_eagerly():
+    part = make("enc_proj")
+    with torch.device("meta"):
+        again = EncProj(num_layers=2, num_heads=2, **WIRED)
+    again.load_state_dict(part.state_dict(), assign=True)
+    states, mask = torch.randn(1, 3, 32), torch.ones(1, 3, dtype=torch.bool)
+    torch.testing.assert_close(again(states, mask), part(states, mask))
+
+
+def test_rotation_keeps_lengths_and_depends_on_distance_only():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
+
+    def product(first, second):
+        positions = torch.tensor([[first], [second]])
+        cos, sin = rotary_table(positions, 8, 100.0, torch.float64)
+        return (rotate(q, cos[:1], sin[:1]) * rotate(k, cos[1:], sin[1:])).sum()
+
+    torch.testing.assert_close(product(0, 3), product(5, 8), atol=1e-5, rtol=1e-5)
+    assert abs(product(0, 3) - product(0, 4)) > 1e-3
+
+
+def test_mlp_depth_width_and_output_gain():
+    part = MLP(num_layers=3, hidden_size=48, output_norm=True, output_gain=2.0, **WIRED)
+    output = part(torch.randn(2, 5, 32), torch.ones(2, 5, dtype=torch.bool))
+    rms = output.square().mean(-1).sqrt()
+    torch.testing.assert_close(rms, torch.full((2, 5), 2.0), rtol=1e-2, atol=0)
+    assert [layer.out_features for layer in part.layers if hasattr(layer, "out_features")] == [
+        48,
+        48,
+        24,
+    ]
+
+
+def test_options_that_cannot_work_or_have_no_effect_are_told():
+    with pytest.warns(UserWarning, match="output_gain has no effect"):
+        MLP(output_gain=2.0, **WIRED)
+    with pytest.raises(ValueError, match="num_layers: 0"):
+        MLP(num_layers=0, **WIRED)
+    with pytest.raises(ValueError, match="num_heads: 5 does not split"):
+        EncProj(num_heads=5, **WIRED)

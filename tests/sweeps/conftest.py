@@ -1,0 +1,55 @@
+"""A project of its own for each test, and chains of fake stages in place of presets."""
+
+from __future__ import annotations
+
+import fake_stages
+import pytest
+
+from qk_lightning.sweeps import plan as plan_module
+from qk_lightning.sweeps import report
+from qk_lightning.sweeps.reader import parse_sweep
+from qk_lightning.sweeps.run import run_sweep
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project root whose presets are fake chains."""
+    monkeypatch.setenv("QK_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(plan_module, "plan_chain", fake_stages.plan_chain)
+    (tmp_path / "runs").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def sweep_of():
+    """Make a sweep file in memory."""
+
+    def make(widths=(1, 4), seeds=(0, 1, 2), name="widths", **more):
+        return parse_sweep(
+            {
+                "name": name,
+                "preset": "fake",
+                "axes": {"width": list(widths)},
+                "seeds": list(seeds),
+                "baseline": {"width": widths[0]},
+                "metrics": {"val/loss": "min", "eval/alignment/accuracy": "max"},
+                **more,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run a sweep with fake stages and without a plot; return the result and what was printed."""
+    monkeypatch.setattr(report, "write_plot", lambda *_: False)
+
+    def call(sweep, **more):
+        printed: list[str] = []
+        options = {"plain": True, "target": fake_stages.TARGET, "preload": fake_stages.PRELOAD}
+        result = run_sweep(sweep, write=printed.append, **{**options, **more})
+        return result, "\n".join(printed)
+
+    return call

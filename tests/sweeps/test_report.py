@@ -1,0 +1,114 @@
+"""Reports: the figures, the honest words, the files, and no second writing without a reason."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import fake_stages
+import pytest
+from PIL import Image
+
+from qk_lightning.sweeps import report as report_module
+from qk_lightning.sweeps.plan import plan_sweep
+from qk_lightning.sweeps.report import write_report
+from qk_lightning.sweeps.statistics import paired_difference, summarise
+from qk_lightning.sweeps.tables import format_difference, format_summary
+
+BOTH = {"name": "both", "overrides": ["width=4", "sharpness=5"]}
+
+
+@pytest.fixture
+def plan_of(project, sweep_of):
+    """Train a sweep's fake stages in this process and plan it again."""
+
+    def make(**more):
+        sweep = sweep_of(controls=[BOTH], **more)
+        for run in plan_sweep(sweep).to_run:
+            run.plan.write()
+            fake_stages.run_stage(run.folder.path)
+        return plan_sweep(sweep)
+
+    return make
+
+
+def test_report_says_what_was_found_and_what_was_not(plan_of):
+    plan = plan_of()
+    write_report(plan)
+    text = (plan.folder / "report.md").read_text()
+    align = text.partition("## align")[2].partition("## refine")[0]
+    rows = [line for line in align.splitlines() if line.startswith("| width=4")]
+    assert len(rows) == 1
+    values = [1 / 5 + 0.006 * seed for seed in range(3)]
+    baseline = [1 / 2 + 0.009 * seed for seed in range(3)]
+    assert format_summary(summarise(values)) in rows[0]
+    pairs = (dict(enumerate(values)), dict(enumerate(baseline)))
+    assert format_difference(paired_difference(*pairs, "min")) in rows[0]
+    assert "better" in rows[0]
+    assert "no difference shown" in rows[0]  # the accuracy is the same in all runs
+    assert "1 k / 5 k" in rows[0]
+    assert "chance level of `eval/alignment/accuracy`: 0.2500" in text
+    assert "not corrected for the number of comparisons" in text
+    assert "| both (control) |" in text
+    assert "No pretrained weights were used." in text
+    assert "## codec" not in text  # all rows share it
+
+
+def test_files_beside_the_report(plan_of):
+    plan = plan_of()
+    write_report(plan)
+    with (plan.folder / "results.csv").open() as handle:
+        lines = list(csv.DictReader(handle))
+    assert len(lines) == 3 * 3 * 2 * 3  # rows, seeds, stages with metrics, metrics
+    assert {line["width"] for line in lines if line["control"] == "True"} == {"4"}
+    with (plan.folder / "table.csv").open() as handle:
+        verdicts = {line["verdict"] for line in csv.DictReader(handle)}
+    assert verdicts == {"", "better", "no difference shown"}
+    plot = Image.open(plan.folder / "plot.png")
+    assert plot.width > plot.height
+    grid = Image.open(plan.folder / "grids/refine.png").convert("RGB")
+    colours = {colour for _, colour in grid.getcolors(1 << 20)}
+    assert {(40, 0, 0), (160, 0, 0), (0, 0, 255)} <= colours  # widths 1 and 4, the source
+
+
+def test_two_seeds_are_not_tested(plan_of):
+    plan = plan_of(seeds=(0, 1))
+    result = write_report(plan)
+    assert "not tested (2 < 3 seeds)" in result["summary"]
+    assert "no interval is given" in (plan.folder / "report.md").read_text()
+
+
+def test_report_is_written_anew_only_when_something_changed(plan_of, sweep_of, monkeypatch):
+    plan = plan_of()
+    first = write_report(plan)
+    written = (plan.folder / "report.md").stat().st_mtime_ns
+    assert write_report(plan_sweep(plan.file)) == json.loads(json.dumps(first))
+    assert (plan.folder / "report.md").stat().st_mtime_ns == written
+
+    run = next(iter(reversed(plan.graph.values())))
+    run.folder.append_metrics(5, {"val/loss": 9.0})
+    assert write_report(plan)["inputs"] != first["inputs"]
+    assert (plan.folder / "report.md").stat().st_mtime_ns > written
+    monkeypatch.setattr(report_module, "_code", lambda: "other code")
+    assert report_module.hash_inputs(plan) != first["inputs"]
+
+
+def test_failures_stand_in_the_report(project, sweep_of):
+    plan = plan_sweep(sweep_of())
+    write_report(plan, ["failed: align width=4 seed 0: ValueError: it is broken"])
+    text = (plan.folder / "report.md").read_text()
+    assert "it is broken" in text
+    assert "0 of 15 runs are done" in text
+    assert "No finished run has one of the sweep's metrics yet." in text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.1, 0.12, 0.11], "0.110 ± 0.025"),
+        ([1234.0], "1234 (1 seed)"),
+        ([2.0, 2.0, 2.0], "2.000 ± 0.000"),
+    ],
+)
+def test_means_are_written_to_the_digits_that_mean_something(values, text):
+    assert format_summary(summarise(values)) == text
