@@ -33,7 +33,7 @@ def apply_trainable(parts: Mapping[str, Part], trainable: DictConfig, seed: int)
         seed: seed of the adapters' first weights.
 
     Raises:
-        ConfigError: nothing is left to train, or no layer has the LoRA's target names.
+        ConfigError: a part has nothing to train, or no layer has the LoRA's target names.
     """
     problems: list[Problem] = []
     for family, part in parts.items():
@@ -45,9 +45,6 @@ def apply_trainable(parts: Mapping[str, Part], trainable: DictConfig, seed: int)
             problems.append(Problem(f"trainable.{family}", how, "a part with parameters", fix))
         elif how is not None and how != "full":
             problems += _add_lora(family, part, how.lora, seed)
-    if not any(parameter.requires_grad for part in parts.values() for parameter in part.parameters()):
-        fix = "for example `trainable: {queries: full, connector: full}`"
-        problems.append(Problem("trainable", None, "at least one part that learns", fix))
     if problems:
         raise ConfigError(problems)
 

@@ -120,14 +120,19 @@ def starting_entries(cfg: DictConfig, families: Iterable[str], parent: RunFolder
         elif not theirs:
             assert parent is not None
             problems.append(Problem(key, handover, f"a parent with a {family} ({parent.name})", "new"))
-        elif handover == "load" and any(entry.action == "merge_lora" for entry in theirs):
+        elif handover == "load" and any(_is_lora_of(entry, parent) for entry in theirs):
             fix = f"write `from_parent: {{{family}: merge}}`"
-            problems.append(Problem(key, handover, "merge, as the parent holds LoRA updates", fix))
+            problems.append(Problem(key, handover, "merge, as the parent trained it by LoRA", fix))
         else:
             entries += theirs
     if problems:
         raise ConfigError(problems)
     return entries
+
+
+def _is_lora_of(entry: Entry, run: RunFolder | None) -> bool:
+    """Tell whether a run trained this update itself; one that it inherited is merged already."""
+    return run is not None and entry.action == "merge_lora" and entry.file.startswith(f"{run.name}/")
 
 
 def replay(cfg: DictConfig, entries: list[Entry], families: Iterable[str], root: Path) -> dict[str, Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from dataclasses import MISSING
 from typing import Any
 
@@ -92,7 +93,7 @@ def _explained(cfg: DictConfig) -> dict[str, str]:
     for name, (kind, default, text) in TOP_LEVEL.items():
         found[name] = f"{name}: {kind.__name__} = {default}\n  {text}\n  now: {cfg.get(name)}"
     for name, section in SECTIONS.items():
-        docs = argument_docs(section.__doc__ or "")
+        docs = argument_docs(inspect.cleandoc(section.__doc__ or ""))
         found[name] = f"{name}: {(section.__doc__ or '').splitlines()[0]}"
         defaults = OmegaConf.structured(section)
         for option, item in section.__dataclass_fields__.items():

@@ -134,7 +134,6 @@ def _check_prefixes(overrides: list[str], stages: list[str]) -> None:
 
 def _links(preset: str | Path, overrides: list[str]) -> list[tuple[str | Path, str]]:
     """Read (preset, stage) along the chain, last stage first, without checking the rest."""
-    given = [text.partition("=")[2] for text in overrides if text.startswith("parent=")]
     links: list[tuple[str | Path, str]] = []
     seen: list[Path] = []
     name: str | Path | None = preset
@@ -144,10 +143,12 @@ def _links(preset: str | Path, overrides: list[str]) -> list[tuple[str | Path, s
             raise ConfigError(Problem("parent", name, "a chain without a cycle", "name another"))
         seen.append(file)
         values = load_layers(file)[0].values
-        links.append((name, str(values.get("stage", file.stem))))
-        parent = values.get("parent")
-        if len(seen) == 1 and given:
-            parent = None if given[-1] in ("null", "none", "") else given[-1]
+        stage = str(values.get("stage", file.stem))
+        keys = {f"{stage}.parent", *(["parent"] if not links else [])}
+        links.append((name, stage))
+        given = [text.partition("=")[2] for text in overrides if text.partition("=")[0] in keys]
+        parent = given[-1] if given else values.get("parent")
+        parent = None if parent in ("null", "none", "") else parent
         name = None if parent is None or _find_run(str(parent)) else str(parent)
     return links
 

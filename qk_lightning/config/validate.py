@@ -167,6 +167,10 @@ class _Checker:
             elif value not in (None, "frozen"):
                 fix = "write `full`, `frozen` or `{lora: {rank: 16}}`"
                 self._add(key, value, "how the part is trained", fix)
+        if not checked:
+            example = families[0] if families else "head"
+            fix = f"for example `trainable: {{{example}: full}}`"
+            self._add("trainable", None, "at least one part that learns", fix)
         return checked
 
     def _from_parent(self, values: dict[str, Any], families: tuple[str, ...]) -> dict[str, Any]:

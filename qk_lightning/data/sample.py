@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -107,6 +107,16 @@ class Batch:
     def batch_size(self) -> int:
         """The number of samples B."""
         return len(self.ids)
+
+    def to(self, device: Any) -> Batch:
+        """Returns the batch with its tensors on a device.
+
+        Args:
+            device: What `Tensor.to` takes.
+        """
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved = {key: v.to(device) if hasattr(v, "to") else v for key, v in values.items()}
+        return replace(self, **moved)
 
 
 class World(ABC):

@@ -18,13 +18,17 @@ from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
 from qk_lightning.sweeps.tables import format_count, format_number, stage_cells, to_markdown
 
 CARD_LINES = 3
+MEANINGS = {
+    "chance": "chance level of",
+    "ceiling": "what perfect latents would give, decoded, for",
+}
 
 
 def compose_markdown(
     plan: SweepPlan,
     results: Sequence[RunResult],
     table: Sequence[TableRow],
-    chance: Mapping[str, float],
+    levels: Mapping[str, tuple[str, float]],
     failures: Sequence[str],
     has_plot: bool,
     grids: Mapping[str, str],
@@ -35,7 +39,7 @@ def compose_markdown(
         plan: the sweep.
         results: a result for each member and finished stage.
         table: the rows over seeds.
-        chance: chance level by metric, where one is known.
+        levels: what a metric is to be seen against: `chance` or `ceiling`, and its value.
         failures: lines on runs that failed or were skipped.
         has_plot: whether `plot.png` was drawn.
         grids: file of the sample grid by stage.
@@ -51,7 +55,7 @@ def compose_markdown(
         blocks += [f"## {stage}", to_markdown(stage_cells(plan.file, rows))]
     if not table:
         blocks += ["No finished run has one of the sweep's metrics yet."]
-    blocks += [_reading(plan, table, chance)]
+    blocks += [_reading(plan, table, levels)]
     if has_plot:
         blocks += ["## Plot", "![metrics by the swept option](plot.png)"]
     if grids:
@@ -84,7 +88,9 @@ def _introduction(plan: SweepPlan) -> str:
     return "\n".join(lines)
 
 
-def _reading(plan: SweepPlan, table: Sequence[TableRow], chance: Mapping[str, float]) -> str:
+def _reading(
+    plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, tuple[str, float]]
+) -> str:
     percent = f"{100 * CONFIDENCE:.0f} %"
     lines = [
         f"- `mean ± half width`: {percent} t interval of the mean over seeds. It tells how far "
@@ -97,8 +103,8 @@ def _reading(plan: SweepPlan, table: Sequence[TableRow], chance: Mapping[str, fl
     if any(len(row.seeds) < MIN_SEEDS for row in table):
         lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval is given and nothing is "
                      "tested.")  # fmt: skip
-    for metric, level in chance.items():
-        lines.append(f"- chance level of `{metric}`: {format_number(level)}")
+    for metric, (name, level) in levels.items():
+        lines.append(f"- {MEANINGS[name]} `{metric}`: {format_number(level)}")
     slots = plan.file.slots
     if slots > 1:
         lines.append(f"- seconds a step were measured while up to {slots} runs shared the machine.")

@@ -6,8 +6,9 @@ it. Nothing here imports torch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qk_lightning.config.chain import StagePlan, plan_chain
@@ -128,7 +129,8 @@ def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> 
 
     Args:
         sweep: a sweep file's name or path, or a sweep made in memory.
-        overrides: further overrides for every member.
+        overrides: further overrides for every member; they give the sweep a name, and so a
+            report, of its own.
 
     Returns:
         The plan.
@@ -137,10 +139,14 @@ def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> 
         ConfigError: with everything that is wrong in the sweep file or in a member.
     """
     file = sweep if isinstance(sweep, SweepFile) else load_sweep(sweep)
+    if overrides:
+        digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
+        own = {"name": f"{file.name}-{digest}", "overrides": (*file.overrides, *overrides)}
+        file = replace(file, **own)  # type: ignore[arg-type]
     members, problems = [], {}
     for row in file.rows():
         for seed in file.seeds:
-            texts = [*file.overrides, *overrides, *row.overrides, f"seed={seed}"]
+            texts = [*file.overrides, *row.overrides, f"seed={seed}"]
             try:
                 members.append(Member(row, seed, tuple(plan_chain(file.preset, texts))))
             except ConfigError as error:

@@ -15,7 +15,10 @@ from qk_lightning.sweeps.results import TableRow
 
 
 def write_plot(
-    path: Path, file: SweepFile, table: Sequence[TableRow], chance: Mapping[str, float]
+    path: Path,
+    file: SweepFile,
+    table: Sequence[TableRow],
+    levels: Mapping[str, tuple[str, float]],
 ) -> bool:
     """Draw metric by value of the first axis, for each stage.
 
@@ -24,7 +27,7 @@ def write_plot(
         file: the sweep file; its first axis is the horizontal one, further axes make further
             lines.
         table: the rows.
-        chance: chance level by metric, where one is known.
+        levels: what a metric is to be seen against; `chance` is drawn, a far-off ceiling is not.
 
     Returns:
         False when there is nothing to draw, and nothing was written.
@@ -38,8 +41,9 @@ def write_plot(
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     for panel, metric in zip(axes, metrics, strict=True):
         _draw_panel(panel, file, table, metric)
-        if metric in chance:
-            panel.axhline(chance[metric], color="gray", linestyle=":", label="chance")
+        name, level = levels.get(metric, ("", 0.0))
+        if name == "chance":
+            panel.axhline(level, color="gray", linestyle=":", label="chance")
         arrow = "lower is better" if file.metrics[metric] == "min" else "higher is better"
         panel.set_title(f"{metric} ({arrow})", fontsize=10)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -57,6 +61,7 @@ def write_plot(
 def _draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: str) -> None:
     axis, options = next(iter(file.axes.items()))
     places = _places(options)
+    span = max(places) - min(places) or 1.0
     lines: dict[str, list[TableRow]] = {}
     for row in table:
         if row.metrics.get(metric) is not None:
@@ -69,7 +74,8 @@ def _draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: 
         style = {"marker": "o", "linestyle": dashes}
         if control:
             style = {"marker": "D", "linestyle": "none", "markerfacecolor": "none"}
-        shift = 0.04 * (max(places) - min(places) or 1.0) * ((index % 5) - 2) / 2
+        # Bars of lines that agree would hide each other.
+        shift = span * (0.012 * (index % 4) + (0.06 if control else 0.0))
         xs = [_place(row, axis, options, places) + shift for row in rows]
         summaries = [row.metrics[metric] for row in rows]
         ys = [item.mean for item in summaries if item]

@@ -24,6 +24,7 @@ LIBRARIES = (
     "diffusers.schedulers.scheduling_flow_match_euler_discrete",
     "peft",
     "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
     "safetensors.torch",
     "omegaconf",
     "PIL.Image",

@@ -21,7 +21,13 @@ from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.markdown import compose_markdown
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.plots import write_plot
-from qk_lightning.sweeps.results import RunResult, TableRow, collect_results, make_table
+from qk_lightning.sweeps.results import (
+    RunResult,
+    TableRow,
+    collect_results,
+    make_table,
+    reference_levels,
+)
 from qk_lightning.sweeps.tables import to_text
 from qk_lightning.tracking.sample_grid import write_sample_grid
 
@@ -93,12 +99,12 @@ def _code() -> str:
 def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, Any]:
     results = collect_results(plan)
     table = make_table(plan, results)
-    chance = chance_levels(plan, results)
+    levels = reference_levels(plan, results)
     write_csv(plan.folder / "results.csv", _result_lines(plan, results))
     write_csv(plan.folder / "table.csv", _table_lines(plan, table))
-    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, chance)
+    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, levels)
     grids = _write_grids(plan, results)
-    text = compose_markdown(plan, results, table, chance, failures, has_plot, grids)
+    text = compose_markdown(plan, results, table, levels, failures, has_plot, grids)
     write_text(plan.folder / REPORT_FILE, text)
     stages = dict.fromkeys(row.stage for row in table)
     summary = "\n".join(
@@ -115,24 +121,6 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
     }
     write_json(plan.folder / RESULT_FILE, result)
     return result
-
-
-def chance_levels(plan: SweepPlan, results: Sequence[RunResult]) -> dict[str, float]:
-    """Return the chance level of each metric whose runs give one.
-
-    A suite that knows it writes `<suite>/chance` beside its metrics.
-
-    Args:
-        plan: the sweep.
-        results: its results.
-    """
-    levels = {}
-    for metric in plan.file.metrics:
-        name = f"{metric.rpartition('/')[0]}/chance"
-        given = [result.metrics[name] for result in results if name in result.metrics]
-        if given:
-            levels[metric] = sum(given) / len(given)
-    return levels
 
 
 def write_csv(path: Path, lines: Sequence[dict[str, Any]]) -> None:

@@ -15,6 +15,9 @@ from qk_lightning.sweeps.file import Row
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.statistics import Difference, Summary, paired_difference, summarise
 
+# What a suite writes beside its metrics: the level without any knowledge, or the best possible.
+LEVELS = {"accuracy": "chance", "psnr": "ceiling"}
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -99,7 +102,7 @@ def collect_results(plan: SweepPlan) -> list[RunResult]:
                 parameters = folder.read_json("parameters.json")
                 read[run.identity] = (folder.last_metrics(), parameters, folder.status)
             metrics, parameters, status = read[run.identity]
-            seconds = status.get("seconds_per_step")
+            seconds = status.get("seconds_per_step") or None
             changes = tuple(plan.changes.get(run.identity, ()))
             results.append(
                 RunResult(
@@ -201,3 +204,24 @@ def _table_row(
 
 def _by_seed(results: Sequence[RunResult], metric: str) -> dict[int, float]:
     return {item.seed: item.metrics[metric] for item in results if metric in item.metrics}
+
+
+def reference_levels(plan: SweepPlan, results: Sequence[RunResult]) -> dict[str, tuple[str, float]]:
+    """Return the level that a metric is to be seen against, where its suite gives one.
+
+    Args:
+        plan: the sweep.
+        results: its results.
+
+    Returns:
+        `chance` or `ceiling` and its mean over runs, by metric: `eval/x/accuracy` goes with
+        `eval/x/chance`, `eval/x/psnr` with `eval/x/ceiling`.
+    """
+    levels = {}
+    for metric in plan.file.metrics:
+        suite, _, kind = metric.rpartition("/")
+        name = f"{suite}/{LEVELS.get(kind, '')}"
+        given = [result.metrics[name] for result in results if name in result.metrics]
+        if given:
+            levels[metric] = (LEVELS[kind], math.fsum(given) / len(given))
+    return levels

@@ -56,8 +56,7 @@ class SweepResult:
         lines = [self.result["summary"] or "no finished run has one of the sweep's metrics yet", ""]
         lines += describe_failures(self.plan, self.outcome)
         if self.outcome.interrupted:
-            name = self.plan.file.path or self.plan.file.name
-            lines.append(f"stopped; finished runs are kept. Go on with: qk sweep {name}")
+            lines.append("stopped; finished runs are kept, and the same command goes on from here")
         lines += [f"not in MLflow: {self.tracking_error}"] if self.tracking_error else []
         lines.append(f"report  {self.report}")
         if self.mlflow_uri:
@@ -79,7 +78,7 @@ def run_sweep(
 
     Args:
         sweep: a sweep file's name or path, a sweep made in memory, or a plan.
-        overrides: further overrides for every member.
+        overrides: further overrides for every member (see `plan_sweep`).
         redo: train again what was done by other code, and what came after it.
         plain: lines instead of the live display; None looks at the terminal.
         write: prints the plan and the result.
@@ -98,7 +97,7 @@ def run_sweep(
             check_tracking(stage.cfg)
     if redo and plan.changes:
         forget_changed(plan)
-        plan = plan_sweep(plan.file, overrides)
+        plan = plan_sweep(plan.file)
     write(plan.describe())
     tracked = _experiments(plan)
     tracking_error = ""
@@ -125,6 +124,7 @@ def _train(
     show = make_progress(len(left), lambda: makespan(plan.graph, plan.file.slots), plain)
     with show as progress:
         # Members that made the store together would crash.
+        progress.say("loading the libraries, once for all runs")
         try:
             for experiment in tracked:
                 _prepare(pool, progress, plan.folder, experiment)

@@ -188,5 +188,7 @@ def _quiet() -> None:
     """Keep Lightning's banners out of the log; warnings about our own choices with them."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (".*num_workers.*", ".*does not have many workers.*", ".*litlogger.*"):
+    # Frozen parts are in eval mode on purpose; data are read in this process on purpose.
+    known = (".*many workers.*", ".*litlogger.*", ".*in eval mode.*", ".*LeafSpec.*", ".*not empty.*")
+    for text in known:
         warnings.filterwarnings("ignore", message=text)

@@ -101,12 +101,17 @@ class StageLogger(MLFlowLogger):
         for name, value in metrics.items():
             key = re.sub(r"[^\w/. -]", "_", name)
             self._waiting.append(Metric(key, _storable(float(value)), now, step or 0))
-        waited = time.monotonic() - self._flushed
-        if waited >= FLUSH_SECONDS or len(self._waiting) >= MAX_METRICS:
-            self.save()
+        if len(self._waiting) >= MAX_METRICS:
+            self.flush()
 
     @rank_zero_only
     def save(self) -> None:
+        """Send the gathered metrics if it is time. Lightning calls this after every step."""
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    @rank_zero_only
+    def flush(self) -> None:
         """Send the gathered metrics, a thousand a call."""
         waiting, self._waiting, self._flushed = self._waiting, [], time.monotonic()
         for start in range(0, len(waiting), MAX_METRICS):
@@ -119,7 +124,7 @@ class StageLogger(MLFlowLogger):
         Args:
             status: Lightning's word for how the run ended.
         """
-        self.save()
+        self.flush()
         super().finalize(status)
 
 

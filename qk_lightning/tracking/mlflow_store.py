@@ -51,7 +51,7 @@ def check_tracking(cfg: DictConfig) -> None:
     if cfg.tracking.name != "mlflow":
         return
     if importlib.util.find_spec("mlflow") is None:
-        fix = "pip install 'qk-lightning[mlflow]', or turn tracking off: tracking.name=none"
+        fix = "pip install mlflow, or turn tracking off: tracking.name=none"
         raise ConfigError(Problem("tracking.name", "mlflow", "an installed mlflow", fix))
     uri = store_uri()
     is_folder = uri.startswith("file:") or "://" not in uri
@@ -86,7 +86,7 @@ def ensure_store(experiment: str) -> str:
     if folder is None:
         return _ensure_experiment(experiment, None)
     with FolderLock(folder):
-        return _ensure_experiment(experiment, f"file://{folder / 'artifacts'}")
+        return _ensure_experiment(experiment, (folder / "artifacts").as_uri())
 
 
 def _ensure_experiment(experiment: str, artifacts: str | None) -> str:
@@ -109,7 +109,7 @@ def make_client() -> MlflowClient:
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        fix = "pip install 'qk-lightning[mlflow]', or turn tracking off: tracking.name=none"
+        fix = "pip install mlflow, or turn tracking off: tracking.name=none"
         problem = Problem("tracking.name", "mlflow", "an installed mlflow", fix)
         raise ConfigError(problem) from error
     return MlflowClient(store_uri())

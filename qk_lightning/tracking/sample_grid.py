@@ -1,7 +1,7 @@
 """One picture of many samples: a block a task, a column a prompt, a row a run.
 
 Reads a run's `samples/final/`: `prompts.json` (a list of id, task and prompt), `<id>.png`, and
-where there are any `source_<id>.png` and `target_<id>.png`.
+where there are any `input<n>_<id>.png` and `target_<id>.png`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FINAL = "final"
 PROMPTS = "prompts.json"
+MAX_INPUTS = 8
 CELL, GAP, LABEL, FONT_SIZE, LINES = 96, 6, 150, 11, 4
 
 
@@ -89,7 +90,7 @@ def _blocks(folders: Mapping[str, Path]) -> list[_Block]:
         given = first[of_task[0]["id"]]
         extra = [
             (name, given, f"{name}_")
-            for name in ("source", "target")
+            for name in (*(f"input{number}" for number in range(MAX_INPUTS)), "target")
             if any((given / f"{name}_{item['id']}.png").is_file() for item in of_task)
         ]
         rows = [(label, folder, "") for label, folder in folders.items()]

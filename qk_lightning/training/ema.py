@@ -26,7 +26,7 @@ class EMACallback(Callback):
         self.shadow: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}
         self._is_swapped = False
-        self._last_step = -1
+        self._last_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights, or with the average of the resumed checkpoint."""
@@ -35,6 +35,10 @@ class EMACallback(Callback):
             name: self._loaded.get(name, weight).detach().clone().to(weight.device)
             for name, weight in live.items()
         }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the step that is averaged already."""
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -1,5 +1,7 @@
 """The VLM part as a checkpoint: built without weights, loaded, written, and loaded again."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -136,3 +138,17 @@ def test_half_precision_hands_on_the_queries_dtype(folder):
         output = vlm(vlm.prepare(PROMPTS), torch.randn(3, 2, 64))
         assert output.kontext.dtype == output.text_states.dtype == torch.float32
     assert vlm(vlm.prepare(PROMPTS)).text_states.dtype == torch.bfloat16
+
+
+def test_a_hub_id_goes_through_the_hub(vlm, folder, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    snapshot = tmp_path / "models--lab--tiny" / "snapshots" / ("0" * 40)
+    shutil.copytree(folder, snapshot)
+    (tmp_path / "models--lab--tiny" / "refs").mkdir()
+    (tmp_path / "models--lab--tiny" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cached = Qwen25VL(path="lab/tiny")
+    assert cached.load_base()
+    assert torch.equal(kontext(cached), kontext(vlm))

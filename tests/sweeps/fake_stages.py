@@ -113,4 +113,4 @@ def _draw(folder: Path, width: int) -> None:
     (folder / "prompts.json").write_text(json.dumps(items))
     for item in items:
         Image.new("RGB", (8, 8), (40 * width % 255, 0, 0)).save(folder / f"{item['id']}.png")
-    Image.new("RGB", (8, 8), "blue").save(folder / "source_val-1.png")
+    Image.new("RGB", (8, 8), "blue").save(folder / "input0_val-1.png")

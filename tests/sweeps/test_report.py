@@ -68,7 +68,7 @@ def test_files_beside_the_report(plan_of):
     assert plot.width > plot.height
     grid = Image.open(plan.folder / "grids/refine.png").convert("RGB")
     colours = {colour for _, colour in grid.getcolors(1 << 20)}
-    assert {(40, 0, 0), (160, 0, 0), (0, 0, 255)} <= colours  # widths 1 and 4, the source
+    assert {(40, 0, 0), (160, 0, 0), (0, 0, 255)} <= colours  # widths 1 and 4, the input
 
 
 def test_two_seeds_are_not_tested(plan_of):

@@ -142,7 +142,7 @@ def joint(model: nn.Module, inputs: VLMInputs, queries: Tensor | None) -> VLMOut
         positions = torch.cat([positions, more], dim=2)
         embeddings = torch.cat([embeddings, queries.to(embeddings.dtype)], dim=1)
     states = run(model, embeddings, mask, positions)
-    kontext = states[:, length:]
+    kontext = states[:, length:].clone()  # FSDP warns of views: its hook is lost in-place
     if queries is not None:
         kontext = kontext.to(queries.dtype)
     return VLMOutput(*inputs.prompt_states(states), kontext)

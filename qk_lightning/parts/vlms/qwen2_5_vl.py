@@ -63,7 +63,6 @@ class Qwen25VL(Part):
         self.hidden_size: int = config.get_text_config().hidden_size
         self._options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
         self._adopt(checkpoint.build(config, initialise=not self._has_weights, **self._options))
-        self.reset_buffers()
         self.register_load_state_dict_post_hook(_after_load)
         self._has_warned = False
 
@@ -82,8 +81,19 @@ class Qwen25VL(Part):
         """
         if not self._has_weights:
             return False
-        self._adopt(checkpoint.load(self.model, self.source, **self._options))
+        self.load_folder(Path(self.source))
         return True
+
+    def load_folder(self, folder: Path) -> None:
+        """Load what `export` wrote, whatever `path` says.
+
+        Args:
+            folder: A folder of a VLM, or a hub id.
+
+        Raises:
+            ValueError: Weights are missing or left over.
+        """
+        self._adopt(checkpoint.load(self.model, str(folder), **self._options))
 
     def export(self, folder: Path) -> None:
         """Write the model, tokenizer and preprocessor_config.json: a folder for `path`.
@@ -130,10 +140,8 @@ class Qwen25VL(Part):
             Inputs on the part's device.
         """
         limit = self.hparams.max_prompt_tokens
-        device = self._weights_device
-        images = None if images is None else images.to(device)
-        settings = self.patch_settings
-        made = make_inputs(self.model, self.tokenizer, settings, prompts, images, limit)
+        images = None if images is None else images.to(self._weights_device)
+        made = make_inputs(self.model, self.tokenizer, self.patch_settings, prompts, images, limit)
         if made.num_cut and not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -141,7 +149,7 @@ class Qwen25VL(Part):
                 "raise vlm.max_prompt_tokens to keep them whole.",
                 stacklevel=2,
             )
-        return made.to(device)
+        return made.to(self._weights_device)
 
     def forward(
         self, inputs: VLMInputs, queries: Tensor | None = None, prefix: Prefix | None = None
@@ -174,14 +182,7 @@ class Qwen25VL(Part):
         return output._replace(text_states=output.text_states.to(queries.dtype))
 
     def prefill(self, inputs: VLMInputs) -> Prefix:
-        """Compute the prefix without gradient, to be read any number of times.
-
-        Args:
-            inputs: From `prepare`.
-
-        Returns:
-            States of the prompts, key/value cache, mask and next positions.
-        """
+        """Compute the prefix of `inputs` without gradient, to be read any number of times."""
         self._set_mode(False)
         return passes.prefill(self.model, inputs)
 
@@ -252,6 +253,7 @@ class Qwen25VL(Part):
         if self.hparams.gradient_checkpointing:
             checkpoint.recompute_layers(model)
         self.model = model.train(self.training)
+        self.reset_buffers()
 
 
 def _after_load(vlm: Qwen25VL, _: object) -> None:

@@ -1,0 +1,119 @@
+"""`qk fit`, `qk sweep` and `qk report`."""
+
+from __future__ import annotations
+
+import argparse
+
+from qk_lightning.config.chain import StagePlan, plan_chain
+from qk_lightning.config.paths import find_preset
+from qk_lightning.sweeps.execute import run_chain
+from qk_lightning.sweeps.graph import build_graph, makespan
+from qk_lightning.sweeps.plan import format_seconds, plan_sweep
+from qk_lightning.sweeps.report import REPORT_FILE, write_report
+from qk_lightning.sweeps.run import run_sweep
+from qk_lightning.tracking.mlflow_store import check_tracking
+from qk_lightning.tracking.provenance import source_changes
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Train one preset and the ancestors that are missing.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        0, 1 after a failure, 130 after Ctrl-C.
+    """
+    plans = plan_chain(options.preset, options.overrides)
+    for plan in plans:
+        check_tracking(plan.cfg)
+    if options.redo:
+        _forget(plans)
+    print("\n".join(describe_chain(plans)))
+    if options.plan:
+        return 0
+    outcome = run_chain(plans)
+    last = plans[-1].folder
+    if outcome.exit_status == 0:
+        for metric, value in sorted(last.last_metrics().items()):
+            if metric.startswith(("val/", "eval/")):
+                print(f"{metric:<40}{value:>12.5g}")
+        print(f"\nrun folder  {last.path}")
+    elif outcome.interrupted:
+        print(f"stopped; the same command goes on from {last.path.parent}")
+    return outcome.exit_status
+
+
+def describe_chain(plans: list[StagePlan]) -> list[str]:
+    """Say which stages will run and which are done.
+
+    Args:
+        plans: first ancestor first.
+
+    Returns:
+        Lines.
+    """
+    lines = []
+    for plan in plans:
+        folder = plan.folder
+        if folder.is_done:
+            changed = source_changes(folder)
+            count = f"{len(changed)} file{'s' if len(changed) > 1 else ''} differ"
+            state = f"done, by other code ({count}; --redo)" if changed else "done"
+        elif folder.checkpoints.is_dir():
+            state = f"goes on from step {folder.status.get('step', 0)}"
+        else:
+            state = f"runs ({plan.cfg.trainer.max_steps} steps)"
+        lines.append(f"{plan.stage:<12} {folder.name:<36} {state}")
+    graph = build_graph([("", plans)])
+    seconds = makespan(graph, 1)
+    if seconds:
+        lines.append(f"estimated time: {format_seconds(seconds)}")
+    return lines
+
+
+def _forget(plans: list[StagePlan]) -> None:
+    """Remove runs made by other code, and those after them, so that they run again."""
+    stale = False
+    for plan in plans:
+        folder = plan.folder
+        stale = stale or (folder.is_done and bool(source_changes(folder)))
+        if stale and folder.has_config:
+            with folder.lock():
+                folder.remove()
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train and compare all members of a sweep.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        0, 1 after a failure, 130 after Ctrl-C.
+    """
+    if options.plan:
+        print(plan_sweep(options.file, options.overrides).describe())
+        return 0
+    return run_sweep(options.file, options.overrides, redo=options.redo).exit_status
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write a sweep's report again.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        0.
+    """
+    name = options.sweep
+    try:
+        find_preset(name)
+    except ValueError:
+        name = f"sweeps/{name}"
+    plan = plan_sweep(name)
+    result = write_report(plan)
+    print(result["summary"] or "no finished run yet: qk sweep " + name)
+    print(f"\nreport  {plan.folder / REPORT_FILE}")
+    return 0

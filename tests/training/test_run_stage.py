@@ -1,0 +1,167 @@
+"""One run from its folder: hand-over between stages, kill and resume, damaged files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qk_lightning.config.chain import StagePlan, plan_chain
+from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.sweeps.stage import run_stage
+from qk_lightning.training.callbacks import ProgressCallback
+
+pytestmark = pytest.mark.usefixtures("tiny_presets")
+
+
+def train(plans: list[StagePlan]) -> list[RunFolder]:
+    """Train a chain in this process."""
+    folders = []
+    for plan in plans:
+        folder = plan.write()
+        run_stage(folder.path)
+        folders.append(folder)
+    return folders
+
+
+def entries(run: RunFolder) -> list[tuple[str, str, str]]:
+    """Return (part, action, run that the file belongs to) of weights.json."""
+    listed = json.loads(run.weights_json.read_text())["entries"]
+    return [(e["part"], e["action"], e["file"].split("-")[0]) for e in listed]
+
+
+def test_three_stages_hand_over_and_the_last_one_draws() -> None:
+    from qk_lightning.pipeline import QueryKontextPipeline
+
+    stage1, stage2, stage3 = train(plan_chain("tiny/stage3"))
+    assert ("vlm", "merge_lora", "stage1") in entries(stage1)
+    assert ("vlm", "merge_lora", "stage1") in entries(stage2)  # merged, then frozen
+    assert ("head", "load", "stage2") in entries(stage2)
+    assert ("head", "load", "stage2") in entries(stage3)
+    assert ("head", "merge_lora", "stage3") in entries(stage3)
+    assert ("queries", "load", "stage3") in entries(stage3)
+    assert ("queries", "load", "stage2") not in entries(stage3)
+    metrics = stage3.last_metrics()
+    assert {"val/loss", "eval/text_to_image/accuracy", "eval/reconstruction/psnr"} <= set(metrics)
+    items = json.loads((stage3.samples / "final" / "prompts.json").read_text())
+    for item in items:
+        assert (stage3.samples / "final" / f"{item['id']}.png").is_file()
+    pipeline = QueryKontextPipeline.from_run(stage3)
+    target = stage3.samples / "final" / "target_text_to_image_0.png"
+    same = [pipeline("a person", references=[target], seed=3)[0].tobytes() for _ in range(2)]
+    assert same[0] == same[1]
+    assert pipeline("", sources=[target])[0].size == (32, 32)
+
+
+def test_a_lora_that_would_be_dropped_is_an_error() -> None:
+    plans = plan_chain("tiny/stage2", ["from_parent.vlm=load"])
+    train(plans[:1])
+    with pytest.raises(ConfigError, match=r"merge"):
+        run_stage(plans[1].write().path)
+
+
+def test_a_missing_ancestor_is_named(root: Path) -> None:
+    plans = plan_chain("tiny/stage2")
+    stage1, _ = train(plans)
+    (stage1.weights / "vlm.lora.safetensors").unlink()
+    from qk_lightning.pipeline import QueryKontextPipeline
+
+    with pytest.raises(ConfigError, match=stage1.name):
+        QueryKontextPipeline.from_run(plans[1].folder)
+
+
+def test_weights_that_changed_are_refused() -> None:
+    plans = plan_chain("tiny/stage2")
+    stage1, _ = train(plans)
+    file = stage1.weights / "vlm.lora.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    from qk_lightning.pipeline import QueryKontextPipeline
+
+    with pytest.raises(ConfigError, match="unchanged"):
+        QueryKontextPipeline.from_run(plans[1].folder)
+
+
+def kill_at(step: int, folder: str) -> None:
+    """Train a folder in this (forked) process and die without a word after a step."""
+    torch.set_num_threads(1)
+
+    def report(values: dict[str, int]) -> None:
+        if values["step"] >= step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run_stage(folder, report)
+
+
+def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
+    """Return everything that a run trained."""
+    found = {}
+    for file in sorted(run.weights.rglob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            found[f"{file.relative_to(run.weights)}:{name}"] = tensor
+    return found
+
+
+@pytest.mark.distributed
+def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qk_lightning.training.callbacks.REPORT_SECONDS", 0.0)
+    straight = train(plan_chain("tiny/stage1", ["max_steps=7"]))[0]
+    expected, metrics = weights_of(straight), straight.metrics()
+    straight.remove()
+    run = plan_chain("tiny/stage1", ["max_steps=7"])[0].write()
+    child = multiprocessing.get_context("fork").Process(target=kill_at, args=(5, str(run.path)))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    assert sorted(file.name for file in run.checkpoints.iterdir()) == ["step=2.ckpt", "step=4.ckpt"]
+    assert not run.weights.exists()
+    run_stage(run.path)
+    resumed = weights_of(run)
+    assert resumed.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, resumed[name]), name
+    assert run.metrics() == metrics
+
+
+def test_a_damaged_checkpoint_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    from qk_lightning.training.checkpoints import latest_checkpoint
+
+    run = train(plan_chain("tiny/stage1"))[0]
+    newest = run.checkpoints / "step=4.ckpt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    found = latest_checkpoint(run)
+    assert found is not None
+    assert found.name == "step=2.ckpt"
+    assert "cannot be read" in caplog.text
+
+
+def test_a_micro_batch_changes_nothing() -> None:
+    trained = []
+    for size in (2, 1):
+        run = train(plan_chain("tiny/stage1", [f"trainer.micro_batch_size={size}"]))[0]
+        trained.append((run.identity, weights_of(run)))
+        run.remove()
+    (identity, whole), (same, cut) = trained
+    assert identity == same
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, cut[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_failure_is_kept_in_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(ProgressCallback, "on_train_batch_end", broken)
+    run = plan_chain("tiny/stage1")[0].write()
+    with pytest.raises(RuntimeError):
+        run_stage(run.path)
+    assert run.status["state"] == "failed"
+    assert "out of luck" in run.status["error"]
