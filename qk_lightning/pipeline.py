@@ -121,7 +121,9 @@ class QueryKontextPipeline:
                 picture = Image.open(picture)
                 picture.load()
             except (OSError, UnidentifiedImageError) as error:
-                problem = Problem(str(picture), None, "a picture that can be read", "check the path")
+                problem = Problem(
+                    str(picture), None, "a picture that can be read", "check the path"
+                )
                 raise ConfigError(problem) from error
         picture = ImageOps.exif_transpose(picture).convert("RGBA")
         ground = Image.new("RGBA", picture.size, "white")

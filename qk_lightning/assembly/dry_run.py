@@ -41,7 +41,9 @@ class DryRun:
         learns = sum(counts["trainable"] for counts in self.parameters.values())
         lines += [f"{'all':<14}{total:>16,}{learns:>16,}", "", *self.arithmetic, ""]
         lines.append("memory a rank, without activations:")
-        lines += [f"  {name:<12}{bytes_ / 2**20:>12,.1f} MiB" for name, bytes_ in self.memory.items()]
+        lines += [
+            f"  {name:<12}{bytes_ / 2**20:>12,.1f} MiB" for name, bytes_ in self.memory.items()
+        ]
         lines.append(f"  {'all':<12}{sum(self.memory.values()) / 2**20:>12,.1f} MiB")
         return "\n".join(lines)
 
@@ -65,13 +67,16 @@ def dry_run(cfg: DictConfig) -> DryRun:
     for part in parts.values():
         assert all(parameter.is_meta for parameter in part.parameters())
     learns = sum(
-        p.numel() * p.element_size() for part in parts.values() for p in part.parameters() if p.requires_grad
+        p.numel() * p.element_size()
+        for part in parts.values()
+        for p in part.parameters()
+        if p.requires_grad
     )
-    count = sum(
-        p.numel() for part in parts.values() for p in part.parameters() if p.requires_grad
-    )
+    count = sum(p.numel() for part in parts.values() for p in part.parameters() if p.requires_grad)
     memory = {
-        "weights": sum(p.numel() * p.element_size() for part in parts.values() for p in part.parameters()),
+        "weights": sum(
+            p.numel() * p.element_size() for part in parts.values() for p in part.parameters()
+        ),
         "gradients": learns,
         "optimizer": count * ADAM_BYTES,
         "average": count * EMA_BYTES if cfg.ema.decay else 0,

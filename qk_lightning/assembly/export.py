@@ -34,7 +34,9 @@ def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) ->
         problem = Problem("part", family, f"a part of {run.name}", did_you_mean(family, families))
         raise ConfigError(problem)
     if folder.exists():
-        raise ConfigError(Problem("folder", str(folder), "a folder that does not exist", "name another"))
+        raise ConfigError(
+            Problem("folder", str(folder), "a folder that does not exist", "name another")
+        )
     part = replay(cfg, read_entries(run), families, run.path.parent)[family]
     with aside(folder) as temporary:
         part.export(temporary)
@@ -80,6 +82,6 @@ def card(run: RunFolder, family: str) -> str:
         "",
         *[f"- {name}: {value:.4g}" for name, value in sorted(scores.items())],
         "",
-        "Licence: Apache-2.0. Trained on pictures in the style `micah` (CC BY 4.0); see CREDITS.md.",
+        "Licence: Apache-2.0. Trained on pictures in the style `micah` (CC BY 4.0), see CREDITS.md.",
     ]
     return "\n".join(lines) + "\n"

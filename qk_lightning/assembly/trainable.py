@@ -7,7 +7,6 @@ is not named stays frozen and in eval mode.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +60,9 @@ def _add_lora(family: str, part: Part, lora: DictConfig, seed: int) -> list[Prob
         with seeded(seed, family, "lora"):
             inject_adapter_in_model(config, part)
     except ValueError as error:
-        linear = sorted({name.split(".")[-1] for name, m in part.named_modules() if isinstance(m, nn.Linear)})
+        linear = sorted(
+            {name.split(".")[-1] for name, m in part.named_modules() if isinstance(m, nn.Linear)}
+        )
         return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", f"has: {linear}")]
     for name, parameter in part.named_parameters():
         parameter.requires_grad_(".lora_" in name)
@@ -129,7 +130,9 @@ def save_trained(
             entries = [e for e in entries if e.part != family]  # all overwritten
         else:
             target = run.weights / f"{family}.lora.safetensors"
-            state = {n: t.detach().float().cpu().contiguous() for n, t in trainable_state(part).items()}
+            state = {
+                n: t.detach().float().cpu().contiguous() for n, t in trainable_state(part).items()
+            }
             metadata = {"rank": str(how.lora.rank), "alpha": str(lora_alpha(how.lora))}
             with aside(target) as file:
                 save_file(state, file, metadata=metadata)

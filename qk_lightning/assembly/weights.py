@@ -94,7 +94,9 @@ def write_entries(run: RunFolder, entries: Iterable[Entry]) -> None:
     write_json(run.weights_json, {"format": 1, "entries": [asdict(entry) for entry in entries]})
 
 
-def starting_entries(cfg: DictConfig, families: Iterable[str], parent: RunFolder | None) -> list[Entry]:
+def starting_entries(
+    cfg: DictConfig, families: Iterable[str], parent: RunFolder | None
+) -> list[Entry]:
     """List what a stage starts from: its parent's parts as `from_parent` says, else its own.
 
     Args:
@@ -118,8 +120,8 @@ def starting_entries(cfg: DictConfig, families: Iterable[str], parent: RunFolder
         if handover == "new":
             entries.append(first_entry(family, cfg[family], cfg.seed))
         elif not theirs:
-            assert parent is not None
-            problems.append(Problem(key, handover, f"a parent with a {family} ({parent.name})", "new"))
+            fix = f"write `from_parent: {{{family}: new}}`"
+            problems.append(Problem(key, handover, f"a parent with a {family}", fix))
         elif handover == "load" and any(_is_lora_of(entry, parent) for entry in theirs):
             fix = f"write `from_parent: {{{family}: merge}}`"
             problems.append(Problem(key, handover, "merge, as the parent trained it by LoRA", fix))
@@ -132,10 +134,14 @@ def starting_entries(cfg: DictConfig, families: Iterable[str], parent: RunFolder
 
 def _is_lora_of(entry: Entry, run: RunFolder | None) -> bool:
     """Tell whether a run trained this update itself; one that it inherited is merged already."""
-    return run is not None and entry.action == "merge_lora" and entry.file.startswith(f"{run.name}/")
+    return (
+        run is not None and entry.action == "merge_lora" and entry.file.startswith(f"{run.name}/")
+    )
 
 
-def replay(cfg: DictConfig, entries: list[Entry], families: Iterable[str], root: Path) -> dict[str, Part]:
+def replay(
+    cfg: DictConfig, entries: list[Entry], families: Iterable[str], root: Path
+) -> dict[str, Part]:
     """Build the parts of a run and give them their weights: the one way to load anything.
 
     Args:
@@ -230,7 +236,9 @@ def merge_lora(part: nn.Module, file: Path) -> int:
             try:
                 weight = part.get_parameter(f"{layer}.weight")
             except AttributeError as error:
-                raise ValueError(f"the LoRA updates {layer}, which the part does not have") from error
+                raise ValueError(
+                    f"the LoRA updates {layer}, which the part does not have"
+                ) from error
             if weight.shape != (up.shape[0], down.shape[1]):
                 raise ValueError(f"the LoRA of {layer} is for {(up.shape[0], down.shape[1])}")
             weight.copy_((weight.float() + scale * up @ down).to(weight.dtype))

@@ -51,7 +51,9 @@ def _verb(verbs: argparse._SubParsersAction, name: str, module: str, text: str):
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change the configuration")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change the configuration"
+    )
 
 
 def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
@@ -64,7 +66,9 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     sweep.add_argument("file", help="a sweep file such as sweeps/num_queries")
     _add_overrides(sweep)
     sweep.add_argument("--plan", action="store_true", help="say what would run, and end")
-    sweep.add_argument("--redo", action="store_true", help="train again what was done by other code")
+    sweep.add_argument(
+        "--redo", action="store_true", help="train again what was done by other code"
+    )
     report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
     report.add_argument("sweep", help="a sweep's name or file")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")

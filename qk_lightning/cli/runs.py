@@ -65,7 +65,8 @@ def _show(text: str) -> int:
     for family, counts in parameters.items():
         print(f"{family:<14}{counts['total']:>14,} parameters, {counts['trainable']:,} trained")
     for entry in run.read_json("weights.json").get("entries", []):
-        print(f"{entry['part']:<14}{entry['action']:<12}{entry['file'] or 'seed ' + str(entry['seed'])}")
+        origin = entry["file"] or f"seed {entry['seed']}"
+        print(f"{entry['part']:<14}{entry['action']:<12}{origin}")
     for metric, value in sorted(run.last_metrics().items()):
         print(f"{metric:<40}{value:>12.5g}")
     if changed := source_changes(run):
@@ -78,12 +79,16 @@ def _remove(text: str) -> int:
     children = children_of(run)
     if children:
         names = ", ".join(child.name for child in children)
-        raise ConfigError(Problem("run", run.name, "a run that no other needs", f"remove {names} first"))
+        raise ConfigError(
+            Problem("run", run.name, "a run that no other needs", f"remove {names} first")
+        )
     try:
         with run.lock(wait=False):
             run.remove()
     except LockHeld as error:
-        raise ConfigError(Problem("run", run.name, "a run that is not in use", str(error))) from error
+        raise ConfigError(
+            Problem("run", run.name, "a run that is not in use", str(error))
+        ) from error
     print(f"removed {run.path}")
     return 0
 

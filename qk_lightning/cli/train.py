@@ -10,7 +10,7 @@ from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
-from qk_lightning.sweeps.run import run_sweep
+from qk_lightning.sweeps.run import forget, run_sweep
 from qk_lightning.tracking.mlflow_store import check_tracking
 from qk_lightning.tracking.provenance import source_changes
 
@@ -28,7 +28,8 @@ def fit(options: argparse.Namespace) -> int:
     for plan in plans:
         check_tracking(plan.cfg)
     if options.redo:
-        _forget(plans)
+        graph = build_graph([("", plans)])
+        forget(graph, [plan.identity for plan in plans if source_changes(plan.folder)])
     print("\n".join(describe_chain(plans)))
     if options.plan:
         return 0
@@ -70,17 +71,6 @@ def describe_chain(plans: list[StagePlan]) -> list[str]:
     if seconds:
         lines.append(f"estimated time: {format_seconds(seconds)}")
     return lines
-
-
-def _forget(plans: list[StagePlan]) -> None:
-    """Remove runs made by other code, and those after them, so that they run again."""
-    stale = False
-    for plan in plans:
-        folder = plan.folder
-        stale = stale or (folder.is_done and bool(source_changes(folder)))
-        if stale and folder.has_config:
-            with folder.lock():
-                folder.remove()
 
 
 def sweep(options: argparse.Namespace) -> int:

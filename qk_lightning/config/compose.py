@@ -7,6 +7,8 @@ Layers are merged in order; a part named anew replaces the old part's node. Chec
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,6 +166,13 @@ def read_layer(file: Path) -> Layer:
     Raises:
         ConfigError: the file is not YAML, or not a mapping.
     """
+    cached = _read_layer(file, file.stat().st_mtime_ns, project_root())
+    return Layer(copy.deepcopy(cached.values), dict(cached.origins))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
+    del stamp, root  # keys only: a sweep reads the same files for each of its members
     text = file.read_text(encoding="utf-8")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

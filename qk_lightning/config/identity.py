@@ -133,7 +133,9 @@ def _files_of(path: Path) -> list[Path]:
         except ValueError:
             continue
         if isinstance(entry, dict):
-            images = [item.get("path") for item in entry.get("images") or [] if isinstance(item, dict)]
+            images = [
+                item.get("path") for item in entry.get("images") or [] if isinstance(item, dict)
+            ]
             names = [name for name in (entry.get("target"), *images) if isinstance(name, str)]
             named |= {path.parent / name for name in names}
     return [path, *sorted(file for file in named if file.is_file())]

@@ -1,8 +1,8 @@
 """The run folder: the truth about one run. Trackers and reports are views of it.
 
-    runs/<name>-<identity>/
-        config.yaml  status.json  metrics.csv  parameters.json  provenance.json  sources.json
-        weights.json  weights/  checkpoints/  samples/  log.txt  error.txt (after a failure)
+runs/<name>-<identity>/
+config.yaml  status.json  metrics.csv  parameters.json  provenance.json  sources.json
+weights.json  weights/  checkpoints/  samples/  log.txt  error.txt (after a failure)
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ class RunFolder:
         text = file.read_text()
         complete = text[: text.rfind("\n") + 1]
         for row in csv.DictReader(complete.splitlines()):
-            rows.append({"step": int(row["step"]), "metric": row["metric"], "value": float(row["value"])})
+            rows.append(
+                {"step": int(row["step"]), "metric": row["metric"], "value": float(row["value"])}
+            )
         return rows
 
     def keep_metrics_until(self, step: int) -> None:

@@ -191,7 +191,11 @@ def _constructor_fields(
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         is_wired = argument.arg in wired
         text = ast.unparse(argument.annotation) if argument.annotation else ""
-        kind = Any if is_wired else _evaluate_type(tree, argument.annotation, f"{where}.{argument.arg}")
+        kind = (
+            Any
+            if is_wired
+            else _evaluate_type(tree, argument.annotation, f"{where}.{argument.arg}")
+        )
         fields[argument.arg] = Field(
             name=argument.arg,
             type_text=text,
@@ -249,9 +253,13 @@ def _dataclass_of(name: str, fields: dict[str, Field]) -> type:
         if item.default is MISSING:
             items.append((item.name, item.type, field(default="???")))
         elif isinstance(item.default, list):
-            items.append((item.name, item.type, field(default_factory=functools.partial(list, item.default))))
+            items.append(
+                (item.name, item.type, field(default_factory=functools.partial(list, item.default)))
+            )
         elif isinstance(item.default, dict):
-            factory = item.type if isinstance(item.type, type) else functools.partial(dict, item.default)
+            factory = (
+                item.type if isinstance(item.type, type) else functools.partial(dict, item.default)
+            )
             items.append((item.name, item.type, field(default_factory=factory)))
         else:
             items.append((item.name, item.type, field(default=item.default)))

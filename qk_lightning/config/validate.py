@@ -86,7 +86,11 @@ class _Checker:
 
     def _unknown_keys(self, values: dict[str, Any], families: tuple[str, ...]) -> None:
         known = {*TOP_LEVEL, *SECTIONS, "system", "trainable", "from_parent", *families}
-        leaves = [f"{name}.{item}" for name, kind in SECTIONS.items() for item in kind.__dataclass_fields__]
+        leaves = [
+            f"{name}.{item}"
+            for name, kind in SECTIONS.items()
+            for item in kind.__dataclass_fields__
+        ]
         for key in values:
             if key in known:
                 continue
@@ -195,9 +199,15 @@ class _Checker:
 
     def _ranges(self, checked: dict[str, Any]) -> None:
         trainer, data = checked["trainer"], checked["data"]
-        for key in ("trainer.max_steps", "trainer.global_batch_size", "data.groups_per_step",
-                    "trainer.devices", "trainer.checkpoint_every", "trainer.log_every",
-                    "sampling.num_inference_steps"):
+        for key in (
+            "trainer.max_steps",
+            "trainer.global_batch_size",
+            "data.groups_per_step",
+            "trainer.devices",
+            "trainer.checkpoint_every",
+            "trainer.log_every",
+            "sampling.num_inference_steps",
+        ):
             section, name = key.split(".")
             value = checked[section][name]
             if isinstance(value, int) and value < 1:

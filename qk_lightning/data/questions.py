@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import lightning as L
 import numpy as np
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -62,12 +62,14 @@ def read_questions(world: AsksQuestions, split: Split, indices: list[int]) -> li
         chosen = [item for item in drawn if (item[0] is not None) == with_image]
         if chosen:
             rows = [row for row, _, _ in chosen if row is not None]
-            images = to_unit(np.stack([world.image(row) for row in rows]))[:, None] if rows else None
+            images = (
+                to_unit(np.stack([world.image(row) for row in rows]))[:, None] if rows else None
+            )
             sets.append(Questions([q for _, q, _ in chosen], [a for _, _, a in chosen], images))
     return sets
 
 
-class QuestionData(L.LightningDataModule):
+class QuestionData(LightningDataModule):
     """Batches of questions.
 
     Args:

@@ -115,13 +115,20 @@ class SweepPlan:
             )
         if not self.to_run:
             return [*notes, "nothing to run"]
-        unknown = sorted({run.plan.stage for run in self.to_run if run.seconds is None})
-        seconds = format_seconds(makespan(self.graph, self.file.slots))
+        return [*notes, self._estimate()]
+
+    def _estimate(self) -> str:
+        left = self.to_run
+        unknown = sorted({run.plan.stage for run in left if run.seconds is None})
+        missing = f"; nothing is known about {', '.join(unknown)}" if unknown else ""
         threads = format_count(self.file.threads, "thread")
         slots = f"{format_count(self.file.slots, 'slot')} of {threads}"
-        measured = "measured here" if all(run.measured for run in self.to_run) else "from presets"
-        missing = f"; nothing is known about {', '.join(unknown)}" if unknown else ""
-        return [*notes, f"estimated time: {seconds} on {slots} ({measured}{missing})"]
+        if all(run.seconds is None for run in left):
+            return f"estimated time: unknown on {slots} (none of it was run here before)"
+        seconds = format_seconds(makespan(self.graph, self.file.slots))
+        measured = "measured here" if all(run.measured for run in left) else "partly from presets"
+        measured = measured if any(run.measured for run in left) else "from presets"
+        return f"estimated time: {seconds} on {slots} ({measured}{missing})"
 
 
 def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> SweepPlan:

@@ -6,14 +6,14 @@ MLflow: members do, in processes from a fork server. When nothing is left to do 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
 from qk_lightning.sweeps.file import SweepFile
-from qk_lightning.sweeps.graph import descendants, makespan
+from qk_lightning.sweeps.graph import Graph, descendants, makespan
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
 from qk_lightning.sweeps.pool import PRELOAD, Pool
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
@@ -96,7 +96,7 @@ def run_sweep(
         for stage in member.chain:
             check_tracking(stage.cfg)
     if redo and plan.changes:
-        forget_changed(plan)
+        forget(plan.graph, plan.changes)
         plan = plan_sweep(plan.file)
     write(plan.describe())
     tracked = _experiments(plan)
@@ -176,15 +176,16 @@ def describe_failures(plan: SweepPlan, outcome: Outcome) -> list[str]:
     return lines
 
 
-def forget_changed(plan: SweepPlan) -> None:
-    """Remove the runs of a sweep that other code made, and those that came after them.
+def forget(graph: Graph, identities: Iterable[str]) -> None:
+    """Remove runs, and those that came after them.
 
     Args:
-        plan: the sweep.
+        graph: the runs, parents before children.
+        identities: the runs to remove.
     """
     doomed = {}
-    for identity in plan.changes:
-        for run in (plan.graph[identity], *descendants(plan.graph, identity)):
+    for identity in identities:
+        for run in (graph[identity], *descendants(graph, identity)):
             if run.folder.has_config:
                 doomed[run.identity] = run
     for run in doomed.values():

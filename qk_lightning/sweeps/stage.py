@@ -69,6 +69,7 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None) -> None:
     entries = starting_entries(cfg, _families(cfg), parent)
     system = build_system(cfg, entries, run.path.parent)
     system.configure_model()
+    sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     write_json(run.path / "parameters.json", count_parameters(system.parts))
     write_json(run.provenance_json, provenance.collect())
     data = system.data_module(world, _latents(system, world))
@@ -88,8 +89,9 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None) -> None:
     system.on_trained(data)
     write_entries(run, save_trained(run, system.parts, cfg.trainable, entries))
     _score(run, system, trainer, data, loggers)
-    write_json(run.sources_json, provenance.source_digest())
-    run.write_status(seconds_per_step=progress.seconds_per_step)
+    write_json(run.sources_json, {**provenance.source_digest(cfg), **sources})
+    if progress.seconds_per_step:  # a run resumed at its last step has none
+        run.write_status(seconds_per_step=progress.seconds_per_step)
     mlflow_store.log_run_artifacts(run)
 
 
@@ -189,6 +191,12 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Frozen parts are in eval mode on purpose; data are read in this process on purpose.
-    known = (".*many workers.*", ".*litlogger.*", ".*in eval mode.*", ".*LeafSpec.*", ".*not empty.*")
+    known = (
+        ".*many workers.*",
+        ".*litlogger.*",
+        ".*in eval mode.*",
+        ".*LeafSpec.*",
+        ".*not empty.*",
+    )
     for text in known:
         warnings.filterwarnings("ignore", message=text)

@@ -156,9 +156,7 @@ class System(LightningModule):
             )
 
 
-def build_system(
-    cfg: DictConfig, entries: list[Entry], root: Path | None = None
-) -> System:
+def build_system(cfg: DictConfig, entries: list[Entry], root: Path | None = None) -> System:
     """Construct the system that a configuration names; `configure_model` builds its parts.
 
     Args:

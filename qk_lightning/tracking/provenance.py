@@ -28,8 +28,9 @@ PACKAGES = (
     "tokenizers", "omegaconf", "numpy", "scipy", "mlflow", "mlflow-skinny", "torchmetrics",
     "Pillow", "dicebear-core", "dicebear-styles", "resvg-py",
 )  # fmt: skip
-# Showing, scheduling and tracking runs cannot change what they train; `stage` is what trains.
-NOT_SOURCES = ("cli", "sweeps", "tracking")
+# Showing, scheduling and tracking runs cannot change what they train, nor can file keeping;
+# `sweeps.stage` is what trains.
+NOT_SOURCES = ("cli", "sweeps", "tracking", "config.atomic", "config.errors", "config.locks")
 SOURCES_AFTER_ALL = ("sweeps.stage",)
 
 
@@ -115,12 +116,13 @@ def source_digest(cfg: DictConfig | None = None) -> dict[str, str]:
     """
     package = package_root()
     files = {}
-    for name, module in list(sys.modules.items()):
+    for module_name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        head, _, inner = name.partition(".")
+        head, _, inner = module_name.partition(".")
         if head != package.name or file is None:
             continue
-        if inner.split(".")[0] in NOT_SOURCES and inner not in SOURCES_AFTER_ALL:
+        excluded = any(f"{inner}.".startswith(f"{name}.") for name in NOT_SOURCES)
+        if excluded and inner not in SOURCES_AFTER_ALL:
             continue
         files[f"{package.name}/{Path(file).relative_to(package).as_posix()}"] = Path(file)
     for name in _outside_modules(cfg):

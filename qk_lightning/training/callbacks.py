@@ -105,5 +105,7 @@ class RunFolderLogger(Logger):
         if values:
             self.run.append_metrics(step or 0, values)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Do nothing: the configuration stands in config.yaml."""

@@ -92,7 +92,9 @@ def test_a_new_option_at_its_default_does_not_disown_old_runs(
     from qk_lightning.config.schema import schema_of
 
     before = identities("connector=my_parts:Bridge")
-    (root / "my_parts.py").write_text(PART.replace("width: int = 4", "width: int = 4, new: int = 1"))
+    (root / "my_parts.py").write_text(
+        PART.replace("width: int = 4", "width: int = 4, new: int = 1")
+    )
     schema_of.cache_clear()
     assert identities("connector=my_parts:Bridge") == before
     (root / "my_parts.py").write_text(PART.replace("version = 1", "version = 2"))

@@ -1,0 +1,176 @@
+"""The command line: exit codes, clear errors without a traceback, nothing written by mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from qk_lightning.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("tiny_presets")
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """Run a command and return what it printed."""
+    assert main(words) == code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.out + captured.err
+
+
+def write_jsonl(root: Path, *lines: str) -> Path:
+    for number in range(3):
+        Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(root / f"{number}.png")
+    (root / "broken.png").write_bytes(b"this is no picture")
+    file = root / "mine.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+GOOD = json.dumps({"prompt": "red", "target": "0.png"})
+
+
+def test_the_parent_process_imports_no_torch() -> None:
+    code = "import sys; from qk_lightning.cli.main import main; main(['config', 'tiny/stage1']); "
+    code += "sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'mlflow', 'numpy')))"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_config_shows_values_with_their_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "config", "tiny/stage3", "seed=4")
+    assert "# command line" in text
+    assert "# experiments/tiny/base.yaml:3" not in text  # seed was overridden
+    assert "experiments/tiny/stage3.yaml" in text
+    text = said(capsys, "config", "tiny/stage3", "--explain", "queries.num_queries")
+    assert "now: 2" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "tiny/stagex"], "did you mean 'tiny/stage"),
+        (["fit", "tiny/stage1", "connector=mlpp"], "did you mean 'mlp'"),
+        (["fit", "tiny/stage1", "head.num_layrs=1"], "did you mean 'num_layers'"),
+        (["fit", "tiny/stage1", "head.num_layers=two"], "expected int"),
+        (["fit", "tiny/stage1", "head.latent_channels=4"], "take it out"),
+        (["fit", "tiny/stage1", "vlm.path=nowhere/at/all"], "nowhere/at/all"),
+        (["fit", "tiny/stage1", "stage7.seed=1"], "a stage of this chain"),
+        (["fit", "tiny/stage1", "parent=runs/gone"], "a preset or a run folder"),
+        (["fit", "tiny/stage1", "queries.num_queries=0"], "num_queries"),
+        (["fit", "tiny/stage1", "data.tasks={fly: 1}"], "fly"),
+        (["sweep", "sweeps/nothing"], "a YAML file"),
+        (["report", "nothing"], "a YAML file"),
+        (["generate", "nothing", "--prompt", "x"], "a run folder"),
+        (["runs", "show"], "qk runs show RUN"),
+        (["runs", "show", "nothing"], "a run folder"),
+        (["data", "show", "nowhere"], "a world"),
+        (["data", "show", "missing.jsonl"], "missing.jsonl"),
+        (["config", "tiny/stage1", "--explain", "seeed"], "did you mean 'seed'"),
+    ],
+)
+def test_a_mistake_ends_with_2_and_a_fix_and_writes_nothing(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    text = said(capsys, *words, code=2)
+    assert expected in text
+    assert not list((root / "runs").glob("*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([GOOD, "{not json"], "mine.jsonl:2"),
+        ([GOOD, '{"prompt": "no target"}'], "target"),
+        ([json.dumps({"prompt": "x", "target": "gone.png"})], "gone.png"),
+        ([json.dumps({"prompt": "x", "target": "broken.png"})], "broken.png"),
+        ([json.dumps({"prompt": "x", "target": "0.png", "task": "fly"})], "fly"),
+        (["[1, 2]"], "mine.jsonl:1"),
+    ],
+)
+def test_a_wrong_line_of_data_is_named(
+    lines: list[str], expected: str, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    file = write_jsonl(root, *lines)
+    assert expected in said(capsys, "data", "show", str(file), code=2)
+
+
+def test_ones_own_pictures_train_and_draw(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    lines = [json.dumps({"prompt": f"p{n}", "target": f"{n % 3}.png"}) for n in range(8)]
+    lines += [
+        json.dumps(
+            {
+                "prompt": "darker",
+                "target": "0.png",
+                "images": [{"path": "1.png", "role": "source"}],
+                "task": "editing",
+            }
+        )
+        for _ in range(2)
+    ]
+    file = write_jsonl(root, *lines)
+    assert "sheet:" in said(capsys, "data", "show", str(file))
+    world = f"data.world={{name: jsonl, path: {file}}}"
+    tasks = "data.tasks={text_to_image: 1, editing: 1, reconstruction: 0}"
+    said(capsys, "fit", "tiny/stage1", world, tasks, "system.low_level=true", "name=own")
+    text = said(capsys, "runs")
+    assert "own-" in text
+    assert "done" in text
+    out = root / "out"
+    said(capsys, "generate", "own", "--prompt", "", "--num-images", "2", "--output", str(out))
+    said(capsys, "generate", "own", "--source", str(root / "1.png"), "--output", str(out))
+    assert len(list(out.glob("*.png"))) == 2  # the second command wrote over the first's first
+    bad = said(capsys, "generate", "own", "--source", str(root / "broken.png"), code=2)
+    assert "a picture that can be read" in bad
+
+
+def test_a_run_with_children_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, "fit", "tiny/stage2", "all.max_steps=1")
+    assert "remove stage2-" in said(capsys, "runs", "rm", "stage1", code=2)
+    said(capsys, "runs", "rm", "stage2")
+    said(capsys, "runs", "rm", "stage1")
+    assert "no runs" in said(capsys, "runs")
+
+
+OUTSIDE = '''
+"""A connector outside the package: the module is all there is."""
+
+from torch import nn
+
+from qk_lightning.parts.base import Part
+
+
+class Scaled(Part):
+    """One linear layer, scaled.
+
+    Args:
+        gain: factor on the output.
+    """
+
+    wired = ("input_size", "output_size")
+
+    def __init__(self, *, input_size: int, output_size: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.linear = nn.Linear(input_size, output_size)
+
+    def forward(self, states, mask):
+        return self.hparams.gain * self.linear(states)
+'''
+
+
+def test_a_connector_from_outside_is_a_module_and_a_yaml(
+    capsys: pytest.CaptureFixture[str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "my_bridges.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(str(root))
+    folder = root / "experiments" / "connector"
+    folder.mkdir()
+    (folder / "scaled.yaml").write_text("connector: {name: 'my_bridges:Scaled', gain: 2.0}\n")
+    said(capsys, "fit", "tiny/stage1", "connector=scaled", "max_steps=2")
+    text = said(capsys, "config", "tiny/stage1", "connector=scaled", "--explain", "connector.gain")
+    assert "factor on the output" in text

@@ -1,0 +1,69 @@
+"""The folder lock: one holder at a time, the dead make way."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from qk_lightning.config.locks import STALE_SECONDS, FolderLock, LockHeld
+
+
+def test_a_held_lock_is_refused_or_waited_for(tmp_path: Path) -> None:
+    with FolderLock(tmp_path), pytest.raises(LockHeld, match="in use"):
+        FolderLock(tmp_path, wait=False).__enter__()
+    with FolderLock(tmp_path, wait=False) as lock:
+        assert lock.holder() is not None
+    assert not (tmp_path / ".lock").exists()
+
+
+def hold_forever(folder: Path) -> None:
+    FolderLock(folder).__enter__()
+    os._exit(9)
+
+
+def test_the_lock_of_a_dead_process_is_freed_at_once(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("fork").Process(target=hold_forever, args=(tmp_path,))
+    child.start()
+    child.join(20)
+    assert (tmp_path / ".lock").exists()
+    with FolderLock(tmp_path, wait=False) as lock:
+        assert lock.holder()["pid"] == str(os.getpid())
+
+
+def test_a_lock_of_another_host_is_freed_when_its_heart_stops(tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    file.write_text(json.dumps({"host": "elsewhere", "pid": "1", "token": "t"}))
+    with pytest.raises(LockHeld):
+        FolderLock(tmp_path, wait=False).__enter__()
+    old = time.time() - STALE_SECONDS - 1
+    os.utime(file, (old, old))
+    with FolderLock(tmp_path, wait=False):
+        pass
+
+
+def count(folder: Path, rounds: int) -> None:
+    for _ in range(rounds):
+        with FolderLock(folder, poll_seconds=0.001):
+            file = folder / "count"
+            value = int(file.read_text())
+            time.sleep(0.001)
+            file.write_text(str(value + 1))
+
+
+def test_no_two_processes_are_inside_even_after_a_death(tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    context = multiprocessing.get_context("fork")
+    dead = context.Process(target=hold_forever, args=(tmp_path,))
+    dead.start()
+    dead.join(20)
+    children = [context.Process(target=count, args=(tmp_path, 10)) for _ in range(5)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert (tmp_path / "count").read_text() == "50"
