@@ -45,6 +45,8 @@ def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) ->
                 state = {name: _half(tensor) for name, tensor in load_file(file).items()}
                 save_file(state, file, metadata={"format": "pt"})
         write_text(temporary / "CARD.md", card(run, family))
+        for file in temporary.iterdir():
+            file.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:
@@ -82,6 +84,6 @@ def card(run: RunFolder, family: str) -> str:
         "",
         *[f"- {name}: {value:.4g}" for name, value in sorted(scores.items())],
         "",
-        "Licence: Apache-2.0. Trained on pictures in the style `micah` (CC BY 4.0), see CREDITS.md.",
+        "Licence: Apache-2.0. Trained on art in the style `micah` (CC BY 4.0), see CREDITS.md.",
     ]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
 from dataclasses import MISSING
 from typing import Any
@@ -96,7 +97,8 @@ def _explained(cfg: DictConfig) -> dict[str, str]:
         docs = argument_docs(inspect.cleandoc(section.__doc__ or ""))
         found[name] = f"{name}: {(section.__doc__ or '').splitlines()[0]}"
         defaults = OmegaConf.structured(section)
-        for option, item in section.__dataclass_fields__.items():
+        for item in dataclasses.fields(section):
+            option = item.name
             found[f"{name}.{option}"] = (
                 f"{name}.{option}: {item.type} = {defaults[option]}\n  {docs.get(option, '')}\n"
                 f"  now: {cfg[name][option]}\n  read by: the {name} section ({section.__module__})"

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import find_preset, preset_roots, project_root
 from qk_lightning.config.schema import PART_FAMILIES
-from qk_lightning.config.sections import SECTIONS
+from qk_lightning.config.sections import SECTIONS, option_names
 from qk_lightning.config.validate import validate
 
 # Where a part is named: naming another one replaces the node with all its options.
@@ -114,7 +114,7 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
         fix = "refer to a key that exists, as in ${trainer.max_steps}"
         raise ConfigError(Problem(key, None, str(error).splitlines()[0], fix)) from error
     assert isinstance(values, dict)
-    cfg = validate(values, layer.origins)
+    cfg = validate({str(key): value for key, value in values.items()}, layer.origins)
     return Composed(cfg, layer.origins, files)
 
 
@@ -189,7 +189,7 @@ def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
     origins: dict[str, str] = {}
     if isinstance(node, yaml.MappingNode):
         _mark(node, "", _short(file), origins)
-    return Layer(values, origins)
+    return Layer({str(key): value for key, value in values.items()}, origins)
 
 
 def _mark(node: yaml.MappingNode, prefix: str, file: str, origins: dict[str, str]) -> None:
@@ -245,7 +245,7 @@ def full_key(key: str) -> str:
     """
     if key == "world" or key.startswith("world."):
         return f"data.{key}"
-    owners = [name for name, kind in SECTIONS.items() if key in kind.__dataclass_fields__]
+    owners = [name for name, kind in SECTIONS.items() if key in option_names(kind)]
     known = key in SECTIONS or key in PART_FAMILIES
     return f"{owners[0]}.{key}" if len(owners) == 1 and not known and key != "name" else key
 

@@ -56,9 +56,9 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
         else:
             values.pop(section, None)
     world = values["data"].pop("world")
-    for name, section in SECTIONS.items():
+    for name, kind in SECTIONS.items():
         if name in values:
-            default = OmegaConf.to_container(OmegaConf.structured(section))
+            default = OmegaConf.to_container(OmegaConf.structured(kind))
             values[name] = _without_defaults(values[name], default)  # type: ignore[arg-type]
     values["world"] = _part_content("world", world)
     for family in ("system", *PART_FAMILIES):

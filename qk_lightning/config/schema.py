@@ -8,6 +8,7 @@ takes no torch. Types that are understood: int, float, bool, str, Literal, list 
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import importlib.util
 import re
@@ -87,7 +88,8 @@ class Schema:
 
     def structured(self) -> DictConfig:
         """Build the OmegaConf structured config that checks types."""
-        return OmegaConf.structured(_dataclass_of(self.class_name, self.options))
+        config: DictConfig = OmegaConf.structured(_dataclass_of(self.class_name, self.options))
+        return config
 
 
 def names_of(family: str) -> list[str]:
@@ -164,8 +166,12 @@ def _class_named(tree: ast.Module, name: str) -> ast.ClassDef | None:
 def _class_attributes(node: ast.ClassDef) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in node.body:
-        target = item.targets[0] if isinstance(item, ast.Assign) else None
-        target = item.target if isinstance(item, ast.AnnAssign) else target
+        if isinstance(item, ast.Assign):
+            target: ast.expr = item.targets[0]
+        elif isinstance(item, ast.AnnAssign):
+            target = item.target
+        else:
+            continue
         if isinstance(target, ast.Name) and item.value is not None:
             try:
                 found[target.id] = ast.literal_eval(item.value)
@@ -177,9 +183,8 @@ def _class_attributes(node: ast.ClassDef) -> dict[str, Any]:
 def _constructor_fields(
     tree: ast.Module, node: ast.ClassDef, wired: tuple[str, ...], where: str
 ) -> dict[str, Field]:
-    constructor = next(
-        (item for item in node.body if getattr(item, "name", "") == "__init__"), None
-    )
+    functions = [item for item in node.body if isinstance(item, ast.FunctionDef)]
+    constructor = next((item for item in functions if item.name == "__init__"), None)
     docs = argument_docs(ast.get_docstring(node) or "")
     if constructor is None:
         return {}
@@ -251,18 +256,14 @@ def _dataclass_of(name: str, fields: dict[str, Field]) -> type:
     items: list[tuple[str, Any, Any]] = []
     for item in fields.values():
         if item.default is MISSING:
-            items.append((item.name, item.type, field(default="???")))
-        elif isinstance(item.default, list):
-            items.append(
-                (item.name, item.type, field(default_factory=functools.partial(list, item.default)))
-            )
-        elif isinstance(item.default, dict):
-            factory = (
-                item.type if isinstance(item.type, type) else functools.partial(dict, item.default)
-            )
-            items.append((item.name, item.type, field(default_factory=factory)))
+            default: Any = field(default="???")
+        elif isinstance(item.default, dict) and isinstance(item.type, type):
+            default = field(default_factory=item.type)  # a nested dataclass at its own defaults
+        elif isinstance(item.default, (list, dict)):
+            default = field(default_factory=functools.partial(copy.copy, item.default))
         else:
-            items.append((item.name, item.type, field(default=item.default)))
+            default = field(default=item.default)
+        items.append((item.name, item.type, default))
     return make_dataclass(name, items)
 
 

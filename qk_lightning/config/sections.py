@@ -6,7 +6,7 @@ systems alike, so they stand here, typed and explained. No torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 
@@ -162,6 +162,16 @@ SECTIONS: dict[str, type] = {
     "validation": Validation,
     "tracking": Tracking,
 }
+
+
+def option_names(section: type) -> list[str]:
+    """List the options of a section.
+
+    Args:
+        section: one of the dataclasses here.
+    """
+    return [item.name for item in fields(section)]
+
 
 # Keys at the top of a configuration that are plain values: name -> (type, default, meaning).
 TOP_LEVEL: dict[str, tuple[type, object, str]] = {

@@ -5,6 +5,7 @@ Types and defaults come from the sections' dataclasses and from the parts' const
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
-from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, Lora
+from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, Lora, option_names
 
 HANDOVER = ("load", "merge", "new")
 
@@ -87,9 +88,7 @@ class _Checker:
     def _unknown_keys(self, values: dict[str, Any], families: tuple[str, ...]) -> None:
         known = {*TOP_LEVEL, *SECTIONS, "system", "trainable", "from_parent", *families}
         leaves = [
-            f"{name}.{item}"
-            for name, kind in SECTIONS.items()
-            for item in kind.__dataclass_fields__
+            f"{name}.{item}" for name, kind in SECTIONS.items() for item in option_names(kind)
         ]
         for key in values:
             if key in known:
@@ -134,7 +133,7 @@ class _Checker:
         return {"name": node["name"], **self._options(key, given, schema.structured(), types)}
 
     def _section(self, key: str, given: dict[str, Any], section: type) -> dict[str, Any]:
-        types = {name: str(item.type) for name, item in section.__dataclass_fields__.items()}
+        types = {item.name: str(item.type) for item in dataclasses.fields(section)}
         return self._options(key, given, OmegaConf.structured(section), types)
 
     def _options(

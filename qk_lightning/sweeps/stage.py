@@ -52,7 +52,7 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
     seconds_before = run.status.get("seconds", 0.0) if run.checkpoints.is_dir() else 0.0
     run.write_status(state="running", started=_now(), max_steps=cfg.trainer.max_steps, error="")
     try:
-        _train(run, cfg, report)
+        _train(run, cfg, report, seconds_before)
     except BaseException as error:
         seconds = seconds_before + time.perf_counter() - started
         state = "failed" if isinstance(error, Exception) else "stopped"
@@ -62,7 +62,7 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
     run.write_status(state="done", step=cfg.trainer.max_steps, seconds=seconds, finished=_now())
 
 
-def _train(run: RunFolder, cfg: DictConfig, report: Report | None) -> None:
+def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before: float) -> None:
     parent = _parent_of(run)
     world = open_world(cfg.data.world)
     world.prepare()
@@ -73,7 +73,7 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None) -> None:
     write_json(run.path / "parameters.json", count_parameters(system.parts))
     write_json(run.provenance_json, provenance.collect())
     data = system.data_module(world, _latents(system, world))
-    progress = ProgressCallback(run, report)
+    progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
     trainer = _trainer(run, cfg, data, [progress, *([ema] if ema else [])], loggers)
@@ -118,7 +118,7 @@ def _latents(system: System, world: World) -> LatentCache | None:
     else:
         stamp = f"{system.config.autoencoder.name}-{system.seed}"
     key = f"{world.fingerprint()}-{stamp}"
-    return LatentCache.open(world, system.autoencoder, key)
+    return LatentCache.open(world, system.parts["autoencoder"], key)
 
 
 def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:

@@ -24,11 +24,13 @@ class ProgressCallback(Callback):
     Args:
         run: the run's folder.
         report: called with `step`, `max_steps`, `loss`, `images_per_second`; None for nobody.
+        seconds_before: what the run had taken when it was last stopped.
     """
 
-    def __init__(self, run: RunFolder, report: Report | None) -> None:
+    def __init__(self, run: RunFolder, report: Report | None, seconds_before: float = 0.0) -> None:
         self.run = run
         self.report = report
+        self.seconds_before = seconds_before
         self.seconds_per_step = 0.0
         self._begun_at = self._first_step = 0.0
         self._reported_at = self._status_at = 0.0
@@ -54,7 +56,10 @@ class ProgressCallback(Callback):
             self.report(values)
         if now - self._status_at > STATUS_SECONDS:
             self._status_at = now
-            self.run.write_status(step=values["step"], seconds_per_step=self.seconds_per_step)
+            seconds = self.seconds_before + now - self._begun_at  # a kill says nothing later
+            self.run.write_status(
+                step=values["step"], seconds_per_step=self.seconds_per_step, seconds=seconds
+            )
 
     def _values(self, trainer: Trainer, outputs: Any) -> dict[str, Any]:
         samples = self.run_batch_size(trainer)
