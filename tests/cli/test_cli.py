@@ -170,7 +170,9 @@ def test_a_connector_from_outside_is_a_module_and_a_yaml(
     monkeypatch.syspath_prepend(str(root))
     folder = root / "experiments" / "connector"
     folder.mkdir()
-    (folder / "scaled.yaml").write_text("connector: {name: 'my_outside_bridges:Scaled', gain: 2.0}\n")
+    (folder / "scaled.yaml").write_text(
+        "connector: {name: 'my_outside_bridges:Scaled', gain: 2.0}\n"
+    )
     said(capsys, "fit", "tiny/stage1", "connector=scaled", "max_steps=2")
     text = said(capsys, "config", "tiny/stage1", "connector=scaled", "--explain", "connector.gain")
     assert "factor on the output" in text
