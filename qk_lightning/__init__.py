@@ -16,6 +16,10 @@ _EXPORTS = {
     "find_run": "qk_lightning.config.run_folder",
     "list_runs": "qk_lightning.config.run_folder",
     "ConfigError": "qk_lightning.config.errors",
+    "run_chain": "qk_lightning.sweeps.execute",
+    "plan_sweep": "qk_lightning.sweeps.plan",
+    "run_sweep": "qk_lightning.sweeps.run",
+    "QueryKontextPipeline": "qk_lightning.pipeline",
 }
 __all__ = ["__version__", *_EXPORTS]
 

@@ -23,6 +23,15 @@ from qk_lightning.parts.base import Part
 BUILD_ORDER = ("vlm", "autoencoder", "head", "queries", "connector", "objective")
 
 
+def families_of(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the families of parts that a configuration's system uses.
+
+    Args:
+        cfg: a resolved configuration.
+    """
+    return tuple(schema_of("system", cfg.system.name).attributes["families"])
+
+
 def class_of(family: str, name: str) -> type:
     """Import the class behind a name.
 
@@ -75,7 +84,7 @@ def build_part(family: str, node: DictConfig, seed: int, wired: Mapping[str, int
     try:
         with seeded(seed, family):
             part = part_class(**options, **arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: a folder or hub without such a model
         problem = Problem(family, name, f"options that fit together ({error})", "change them")
         raise ConfigError(problem) from error
     return part

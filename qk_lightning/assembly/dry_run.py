@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
-from qk_lightning.assembly.build import build_parts
+from qk_lightning.assembly.build import build_parts, families_of
 from qk_lightning.assembly.trainable import apply_trainable, count_parameters
-from qk_lightning.config.schema import schema_of
 
 ADAM_BYTES = 8  # two float32 moments
 EMA_BYTES = 4
@@ -60,9 +59,8 @@ def dry_run(cfg: DictConfig) -> DryRun:
     Raises:
         ConfigError: the parts do not fit together.
     """
-    families = tuple(schema_of("system", cfg.system.name).attributes["families"])
     with torch.device("meta"):
-        parts = build_parts(cfg, families)
+        parts = build_parts(cfg, families_of(cfg))
         apply_trainable(parts, cfg.trainable, cfg.seed)
     for part in parts.values():
         assert all(parameter.is_meta for parameter in part.parameters())

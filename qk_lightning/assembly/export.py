@@ -9,11 +9,11 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
+from qk_lightning.assembly.build import families_of
 from qk_lightning.assembly.weights import read_entries, replay
 from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.config.schema import schema_of
 
 
 def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) -> None:
@@ -29,7 +29,7 @@ def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) ->
         ConfigError: the run has no such part, or the folder exists.
     """
     cfg = run.config
-    families = tuple(schema_of("system", cfg.system.name).attributes["families"])
+    families = families_of(cfg)
     if family not in families:
         problem = Problem("part", family, f"a part of {run.name}", did_you_mean(family, families))
         raise ConfigError(problem)

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from qk_lightning.config.atomic import aside
+from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.run_folder import find_run
+from qk_lightning.config.paths import list_presets
+from qk_lightning.config.run_folder import RunFolder, find_run
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -21,10 +23,10 @@ def generate(options: argparse.Namespace) -> int:
     """
     if options.num_images < 1:
         raise ConfigError(Problem("--num-images", options.num_images, "1 or more", "raise it"))
-    run = find_run(options.run)
+    run = _run_of(options.run)
     from qk_lightning.pipeline import QueryKontextPipeline
 
-    pipeline = QueryKontextPipeline.from_run(run)
+    pipeline = QueryKontextPipeline.from_run(run, options.device)
     pictures = pipeline(
         options.prompt,
         options.source,
@@ -42,3 +44,13 @@ def generate(options: argparse.Namespace) -> int:
             picture.save(temporary)
         print(path)
     return 0
+
+
+def _run_of(text: str) -> RunFolder:
+    """Find a run, or the run of a preset as it stands."""
+    if text not in list_presets():
+        return find_run(text)
+    folder = plan_chain(text)[-1].folder
+    if not folder.has_config:
+        raise ConfigError(Problem("run", text, "a preset that was trained", f"qk fit {text}"))
+    return folder

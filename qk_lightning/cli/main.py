@@ -17,7 +17,7 @@ examples:
   qk sweep sweeps/num_queries --plan       what would run, and for how long
   qk fit avatars/stage1                    one stage (its ancestors first, if they are missing)
   qk fit avatars/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
-  qk generate stage3 --prompt "a smiling person with red hair" --num-images 4
+  qk generate avatars/stage3 --prompt "a smiling person with red hair" --num-images 4
   qk config avatars/stage1                 every value and where it comes from
   qk runs list                             what was trained
   qk data show avatars                     a labelled sheet of pictures
@@ -72,7 +72,9 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
     report.add_argument("sweep", help="a sweep's name or file")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")
-    generate.add_argument("run", help="a run's folder, name, or the beginning of either")
+    generate.add_argument(
+        "run", help="a run's folder, name, or the beginning of either; or a preset that was trained"
+    )
     generate.add_argument("--prompt", default="", help="caption or instruction; may be empty")
     generate.add_argument("--source", nargs="+", default=[], metavar="PNG", help="picture to edit")
     generate.add_argument(
@@ -83,6 +85,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     generate.add_argument("--num-inference-steps", type=int, default=None)
     generate.add_argument("--guidance-scale", type=float, default=None)
     generate.add_argument("--image-guidance-scale", type=float, default=None)
+    generate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     generate.add_argument("--output", default="generated", help="folder for the pictures")
 
 

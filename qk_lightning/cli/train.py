@@ -9,6 +9,7 @@ from qk_lightning.config.paths import find_preset
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
+from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.run import forget, run_sweep
 from qk_lightning.tracking.mlflow_store import check_tracking
@@ -33,6 +34,7 @@ def fit(options: argparse.Namespace) -> int:
     print("\n".join(describe_chain(plans)))
     if options.plan:
         return 0
+    check(plans)
     outcome = run_chain(plans)
     last = plans[-1].folder
     if outcome.exit_status == 0:

@@ -73,8 +73,7 @@ class Trainer:
         global_batch_size: samples a step, over all ranks and micro-batches.
         micro_batch_size: samples a forward pass on one rank; null for a whole group's share.
         accelerator: Lightning's accelerator.
-        devices: devices on this machine.
-        strategy: `auto` on one device, `ddp` on several.
+        devices: devices of a run; 1, as training on several is not here yet.
         precision: Lightning's precision.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of metrics.
@@ -85,7 +84,6 @@ class Trainer:
     micro_batch_size: int | None = None
     accelerator: str = "auto"
     devices: int = 1
-    strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
     checkpoint_every: int = 100
     log_every: int = 10
@@ -192,7 +190,6 @@ NOT_IN_IDENTITY = (
     "trainer.micro_batch_size",
     "trainer.accelerator",
     "trainer.devices",
-    "trainer.strategy",
     "trainer.checkpoint_every",
     "trainer.log_every",
     "validation.batch_size",

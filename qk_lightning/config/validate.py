@@ -211,6 +211,9 @@ class _Checker:
             value = checked[section][name]
             if isinstance(value, int) and value < 1:
                 self._add(key, value, "1 or more", "raise it")
+        if isinstance(trainer["devices"], int) and trainer["devices"] > 1:
+            fix = "train several runs side by side instead: `slots` of a sweep"
+            self._add("trainer.devices", trainer["devices"], "1, for now", fix)
         rows, groups = trainer["global_batch_size"], data["groups_per_step"]
         if isinstance(rows, int) and isinstance(groups, int) and groups > 0 and rows % groups:
             fix = f"choose a multiple of {groups}, or another data.groups_per_step"

@@ -17,7 +17,7 @@ from qk_lightning.sweeps.results import RunResult, TableRow
 from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
 from qk_lightning.sweeps.tables import format_count, format_number, stage_cells, to_markdown
 
-CARD_LINES = 3
+CARD_LINES = 2
 MEANINGS = {
     "chance": "chance level of",
     "ceiling": "what perfect latents would give, decoded, for",
@@ -188,7 +188,7 @@ def _runs(plan: SweepPlan, results: Sequence[RunResult]) -> str:
     for run in plan.graph.values():
         parts = parameters.get(run.folder.name, {})
         counts = [f"{name} {format_count(part['trainable'])} / {format_count(part['total'])}"
-                  for name, part in parts.items()]  # fmt: skip
+                  for name, part in parts.items() if part["total"]]  # fmt: skip
         users = run.users if len(run.users) <= 4 else [*run.users[:3], f"{len(run.users) - 3} more"]
         state = "done" if run.done else run.folder.status.get("state", "planned")
         lines.append([f"`{run.folder.name}`", "; ".join(users), ", ".join(counts) or "-", state])

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import Graph, descendants, makespan
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
 from qk_lightning.sweeps.pool import PRELOAD, Pool
+from qk_lightning.sweeps.preflight import CHECK, texts_to_check
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.worker import Job
@@ -126,6 +128,8 @@ def _train(
         # Members that made the store together would crash.
         progress.say("loading the libraries, once for all runs")
         try:
+            if target == RUN_STAGE:
+                _check(pool, plan)
             for experiment in tracked:
                 _prepare(pool, progress, plan.folder, experiment)
         except KeyboardInterrupt:
@@ -134,22 +138,37 @@ def _train(
         return Executor(plan.graph, progress, target).run(pool)
 
 
+def _check(pool: Pool, plan: SweepPlan) -> None:
+    """See that the parts of every member fit together, before the first one trains.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    texts = texts_to_check([run.plan for run in plan.to_run])
+    if problems := _call(pool, Job("checking the members", CHECK, (texts,), plan.folder)):
+        raise ConfigError(problems)
+
+
 def _prepare(pool: Pool, progress: PlainProgress, folder: Path, experiment: str) -> None:
     progress.say(f"MLflow store {store_uri()}, experiment {experiment}")
     _call(pool, Job("MLflow store", ENSURE_STORE, (experiment,), folder))
 
 
-def _call(pool: Pool, job: Job) -> None:
-    """Do one job and wait for it.
+def _call(pool: Pool, job: Job) -> Any:
+    """Do one job, wait for it, and return its result.
 
     Raises:
         RuntimeError: it failed; the job's folder has the traceback.
     """
+    result = None
     pool.submit(job)
     while pool.running:
         for event in pool.events():
             if event.kind == "failed":
                 raise RuntimeError(f"{job.key}: {event.data} (see {job.folder / 'error.txt'})")
+            if event.kind == "done":
+                result = event.data
+    return result
 
 
 def _experiments(plan: SweepPlan) -> list[str]:

@@ -5,6 +5,8 @@ The folder's config.yaml says all; a folder with a checkpoint goes on from it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 import warnings
@@ -14,14 +16,12 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from qk_lightning.assembly.build import open_world
+from qk_lightning.assembly.build import families_of, open_world
 from qk_lightning.assembly.trainable import count_parameters, save_trained
 from qk_lightning.assembly.weights import starting_entries, write_entries
 from qk_lightning.config.atomic import write_json
-from qk_lightning.config.identity import fingerprint
-from qk_lightning.config.paths import is_local, resolve_path
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
@@ -29,7 +29,11 @@ from qk_lightning.data.sample import World
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
-from qk_lightning.training.checkpoints import checkpoint_callback, latest_checkpoint
+from qk_lightning.training.checkpoints import (
+    checkpoint_callback,
+    keep_newest,
+    latest_checkpoint,
+)
 from qk_lightning.training.ema import EMACallback
 
 log = logging.getLogger("qk_lightning")
@@ -66,7 +70,7 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     parent = _parent_of(run)
     world = open_world(cfg.data.world)
     world.prepare()
-    entries = starting_entries(cfg, _families(cfg), parent)
+    entries = starting_entries(cfg, families_of(cfg), parent)
     system = build_system(cfg, entries, run.path.parent)
     system.configure_model()
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
@@ -93,12 +97,7 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     if progress.seconds_per_step:  # a run resumed at its last step has none
         run.write_status(seconds_per_step=progress.seconds_per_step)
     mlflow_store.log_run_artifacts(run)
-
-
-def _families(cfg: DictConfig) -> tuple[str, ...]:
-    from qk_lightning.config.schema import schema_of
-
-    return tuple(schema_of("system", cfg.system.name).attributes["families"])
+    keep_newest(run)
 
 
 def _parent_of(run: RunFolder) -> RunFolder | None:
@@ -112,13 +111,16 @@ def _parent_of(run: RunFolder) -> RunFolder | None:
 def _latents(system: System, world: World) -> LatentCache | None:
     if not system.wants_latents:
         return None
-    path = system.config.autoencoder.get("path")
-    if path and is_local(path):
-        stamp = fingerprint(resolve_path(path, "autoencoder.path"))
-    else:
-        stamp = f"{system.config.autoencoder.name}-{system.seed}"
-    key = f"{world.fingerprint()}-{stamp}"
+    key = f"{world.fingerprint()}-{_autoencoder_stamp(system)}"
     return LatentCache.open(world, system.parts["autoencoder"], key)
+
+
+def _autoencoder_stamp(system: System) -> str:
+    """Hash what shapes latents: the codec's options and where its weights come from."""
+    entries = [entry for entry in system.entries if entry.part == "autoencoder"]
+    options = OmegaConf.to_container(system.config.autoencoder)
+    origins = [(entry.action, entry.sha256 or entry.file, entry.seed) for entry in entries]
+    return hashlib.sha256(json.dumps([options, origins]).encode()).hexdigest()[:16]
 
 
 def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:
@@ -136,7 +138,6 @@ def _trainer(
         default_root_dir=run.path,
         accelerator=options.accelerator,
         devices=options.devices,
-        strategy=options.strategy,
         precision=options.precision,
         max_epochs=-1,
         max_steps=options.max_steps,

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
-from torch import nn
 
 from qk_lightning.assembly.build import class_of
 from qk_lightning.assembly.trainable import apply_trainable, merge_in_place
@@ -34,9 +33,11 @@ class System(LightningModule):
 
     Attributes:
         families: the parts that the system uses; read from the source by the configuration.
+        uses_tasks: whether it trains on the tasks of `data.tasks`; read likewise.
     """
 
     families: tuple[str, ...] = ()
+    uses_tasks: bool = True
     wired = ("config", "entries", "root")
 
     def __init__(self, config: DictConfig, entries: list[Entry], root: Path | None = None) -> None:
@@ -167,12 +168,3 @@ def build_system(cfg: DictConfig, entries: list[Entry], root: Path | None = None
     options = {key: value for key, value in cfg.system.items() if key != "name"}
     system_class = class_of("system", cfg.system.name)
     return system_class(config=cfg, entries=entries, root=root, **options)
-
-
-def trainable_names(module: nn.Module) -> list[str]:
-    """Return the names of the parameters that learn.
-
-    Args:
-        module: a system.
-    """
-    return [name for name, p in module.named_parameters() if p.requires_grad]

@@ -34,6 +34,7 @@ class Understanding(System):
     """
 
     families = ("vlm",)
+    uses_tasks = False  # it asks questions in place of tasks
     wired = ("config", "entries", "root")
 
     def __init__(

@@ -42,8 +42,7 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
     Returns:
         The file, or None where there is none to resume from.
     """
-    files = sorted(run.checkpoints.glob("step=*.ckpt"), key=_step_of, reverse=True)
-    for file in files:
+    for file in _newest_first(run):
         try:
             torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - whatever a damaged file makes torch raise
@@ -53,6 +52,20 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
             continue
         return file
     return None
+
+
+def keep_newest(run: RunFolder) -> None:
+    """Delete all checkpoints of a finished run but the last: nothing resumes from them.
+
+    Args:
+        run: the run's folder.
+    """
+    for file in _newest_first(run)[1:]:
+        file.unlink()
+
+
+def _newest_first(run: RunFolder) -> list[Path]:
+    return sorted(run.checkpoints.glob("step=*.ckpt"), key=_step_of, reverse=True)
 
 
 def _step_of(file: Path) -> int:

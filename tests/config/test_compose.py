@@ -129,5 +129,14 @@ def test_every_shipped_preset_composes() -> None:
     presets = [name for name in list_presets() if name.startswith("avatars/")]
     assert len(presets) >= 7
     for name in presets:
-        if name != "avatars/base":
+        if name not in ("avatars/base", "avatars/stage"):  # made to be built upon
             assert compose(name).cfg.system.name
+
+
+def test_every_shipped_sweep_is_right() -> None:
+    from qk_lightning.sweeps.plan import plan_sweep
+
+    sweeps = [name for name in list_presets() if name.startswith("sweeps/")]
+    assert "sweeps/num_queries" in sweeps
+    for name in sweeps:
+        assert plan_sweep(name).members

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -135,7 +136,8 @@ def test_a_damaged_checkpoint_is_passed_over(caplog: pytest.LogCaptureFixture) -
     from qk_lightning.training.checkpoints import latest_checkpoint
 
     run = train(plan_chain("tiny/stage1"))[0]
-    newest = run.checkpoints / "step=4.ckpt"
+    newest = run.checkpoints / "step=4.ckpt"  # the one that a finished run keeps
+    shutil.copy(newest, run.checkpoints / "step=2.ckpt")
     newest.write_bytes(newest.read_bytes()[:1000])
     found = latest_checkpoint(run)
     assert found is not None
@@ -165,3 +167,29 @@ def test_a_failure_is_kept_in_the_status(monkeypatch: pytest.MonkeyPatch) -> Non
         run_stage(run.path)
     assert run.status["state"] == "failed"
     assert "out of luck" in run.status["error"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.tasks={text_to_image: 0, editing: 0, customised: 0, multi_subject: 0}", "above 0"),
+        ("data.tasks={fly: 1}", "fly"),
+        ("trainer.micro_batch_size=3", "a divisor of 2"),
+        ("head.axes_dims_rope=[1, 2, 3]", "axes_dims_rope"),
+        ("trainable.head.lora.targets=[nothing]", "trainable.head.lora.targets"),
+    ],
+)
+def test_a_mistake_in_the_last_stage_is_found_before_the_first_one_trains(
+    override: str, said: str
+) -> None:
+    from qk_lightning.sweeps.preflight import check
+
+    with pytest.raises(ConfigError) as caught:
+        check(plan_chain("tiny/stage3", [override]))
+    assert said in str(caught.value)
+
+
+def test_what_is_right_passes_the_check() -> None:
+    from qk_lightning.sweeps.preflight import check
+
+    check(plan_chain("tiny/stage3"))
