@@ -6,6 +6,7 @@ is not named stays frozen and in eval mode.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -133,7 +134,9 @@ def save_trained(
             state = {
                 n: t.detach().float().cpu().contiguous() for n, t in trainable_state(part).items()
             }
-            metadata = {"rank": str(how.lora.rank), "alpha": str(lora_alpha(how.lora))}
+            # One key: safetensors writes several in any order, and the same LoRA has one digest.
+            scale = {"rank": how.lora.rank, "alpha": lora_alpha(how.lora)}
+            metadata = {"lora": json.dumps(scale)}
             with aside(target) as file:
                 save_file(state, file, metadata=metadata)
             action = "merge_lora"

@@ -215,7 +215,7 @@ def merge_lora(part: nn.Module, file: Path) -> int:
     Args:
         part: the part, without adapters.
         file: safetensors of `<layer>.lora_A.default.weight` [r, in] and `..lora_B..` [out, r],
-            with `rank` and `alpha` in its metadata.
+            with `{"rank": r, "alpha": a}` as JSON under `lora` in its metadata.
 
     Returns:
         How many matrices were updated.
@@ -225,8 +225,8 @@ def merge_lora(part: nn.Module, file: Path) -> int:
     """
     count = 0
     with safe_open(file, framework="pt") as handle, torch.no_grad():
-        metadata = handle.metadata() or {}
-        scale = float(metadata["alpha"]) / float(metadata["rank"])
+        metadata = json.loads((handle.metadata() or {})["lora"])
+        scale = metadata["alpha"] / metadata["rank"]
         for name in handle.keys():  # noqa: SIM118 - not a dict
             if ".lora_A." not in name:
                 continue

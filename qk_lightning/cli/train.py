@@ -64,7 +64,7 @@ def describe_chain(plans: list[StagePlan]) -> list[str]:
             count = f"{len(changed)} file{'s' if len(changed) > 1 else ''} differ"
             state = f"done, by other code ({count}; --redo)" if changed else "done"
         elif folder.checkpoints.is_dir():
-            state = f"goes on from step {folder.status.get('step', 0)}"
+            state = f"goes on from step {folder.last_checkpoint_step}"
         else:
             state = f"runs ({plan.cfg.trainer.max_steps} steps)"
         lines.append(f"{plan.stage:<12} {folder.name:<36} {state}")

@@ -74,6 +74,12 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def last_checkpoint_step(self) -> int:
+        """The step of the newest checkpoint, 0 where there is none."""
+        steps = [int(file.stem.partition("=")[2]) for file in self.checkpoints.glob("step=*.ckpt")]
+        return max(steps, default=0)
+
+    @property
     def weights(self) -> Path:
         """The folder of what the run trained, as safetensors."""
         return self.path / "weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def test_a_merged_lora_equals_the_unmerged_model(tmp_path: Path) -> None:
         for parameter in trainable_state(head).values():
             parameter.copy_(torch.randn_like(parameter) * 0.1)
     state = {name: p.detach().clone() for name, p in trainable_state(head).items()}
-    metadata = {"rank": "4", "alpha": str(lora_alpha(trainable.head.lora))}
+    alpha = lora_alpha(trainable.head.lora)
+    metadata = {"lora": json.dumps({"rank": 4, "alpha": alpha})}
     save_file(state, tmp_path / "lora.safetensors", metadata=metadata)
     plain = make_head()
     before = run_head(plain)
@@ -55,7 +57,7 @@ def test_a_lora_for_another_width_or_layer_is_refused(tmp_path: Path) -> None:
             f"{name}.lora_A.default.weight": torch.zeros(2, width),
             f"{name}.lora_B.default.weight": torch.zeros(32, 2),
         }
-        save_file(state, tmp_path / "x.safetensors", metadata={"rank": "2", "alpha": "2"})
+        save_file(state, tmp_path / "x.safetensors", metadata={"lora": '{"rank": 2, "alpha": 2}'})
         with pytest.raises(ValueError, match="LoRA"):
             merge_lora(make_head(), tmp_path / "x.safetensors")
 
