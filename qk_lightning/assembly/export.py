@@ -76,7 +76,7 @@ def card(run: RunFolder, family: str) -> str:
         f"- configuration identity: `{run.identity}`",
         f"- data: `{json.dumps(OmegaConf.to_container(cfg.data.world))}`",
         f"- steps: {cfg.trainer.max_steps}, global batch {cfg.trainer.global_batch_size}",
-        f"- hardware: {provenance['cpu']['model']}, {provenance['threads']} threads",
+        f"- hardware: {provenance['cpu']['model']}, {provenance['threads']} thread(s)",
         f"- time: {status.get('seconds', 0):.0f} s",
         f"- finished: {status.get('finished', '')}",
         "",
