@@ -23,7 +23,7 @@ setup(
     entry_points={"console_scripts": ["qk = qk_lightning.cli.main:main"]},
     install_requires=[
         "torch>=2.6",
-        "lightning>=2.5.5",
+        "lightning>=2.6",
         "transformers>=5.0",
         "diffusers>=0.36",
         "torchmetrics>=1.7",

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from qk_lightning.assembly.weights import read_entries
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.run_folder import RunFolder, find_run
 from qk_lightning.data.collate import to_pixels, to_unit
+from qk_lightning.data.pictures import load_picture
 from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import build_system
 from qk_lightning.systems.query_kontext import QueryKontext
@@ -37,6 +38,7 @@ class QueryKontextPipeline:
     def __init__(self, system: QueryKontext, size: int) -> None:
         self.system = system.eval()
         self.size = size
+        self._own = dict(system.config.sampling)
 
     @classmethod
     def from_run(cls, run: str | RunFolder, device: str = "cpu") -> QueryKontextPipeline:
@@ -93,7 +95,7 @@ class QueryKontextPipeline:
         """
         self._set_sampling(num_inference_steps, guidance_scale, image_guidance_scale)
         roles = ("source",) * len(sources) + ("reference",) * len(references)
-        given = [self._read(picture) for picture in (*sources, *references)]
+        given = [to_unit(load_picture(item, self.size)) for item in (*sources, *references)]
         batch = self._batch(prompt, given, roles, num_images)
         generator = torch.Generator().manual_seed(seed)
         shape = (num_images, *self.system.latent_shape(batch))
@@ -112,26 +114,7 @@ class QueryKontextPipeline:
             "image_guidance_scale": image,
         }
         for name, value in given.items():
-            if value is not None:
-                self.system.config.sampling[name] = value
-
-    def _read(self, picture: Picture) -> torch.Tensor:
-        if not isinstance(picture, Image.Image):
-            try:
-                picture = Image.open(picture)
-                picture.load()
-            except (OSError, UnidentifiedImageError) as error:
-                problem = Problem(
-                    str(picture), None, "a picture that can be read", "check the path"
-                )
-                raise ConfigError(problem) from error
-        picture = ImageOps.exif_transpose(picture).convert("RGBA")
-        ground = Image.new("RGBA", picture.size, "white")
-        flat = Image.alpha_composite(ground, picture).convert("RGB")
-        fitted = ImageOps.fit(flat, (self.size, self.size), Image.Resampling.LANCZOS)
-        import numpy as np
-
-        return to_unit(np.asarray(fitted).transpose(2, 0, 1))
+            self.system.config.sampling[name] = self._own[name] if value is None else value
 
     def _batch(
         self, prompt: str, images: list[torch.Tensor], roles: tuple[str, ...], count: int

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from qk_lightning.assembly.build import build_parts, families_of
 from qk_lightning.assembly.trainable import apply_trainable, count_parameters
+from qk_lightning.parts.base import Part
 
 ADAM_BYTES = 8  # two float32 moments
 EMA_BYTES = 4
@@ -47,8 +48,26 @@ class DryRun:
         return "\n".join(lines)
 
 
+def meta_parts(cfg: DictConfig) -> dict[str, Part]:
+    """Build a run's parts on the meta device, frozen and with LoRA as they would train.
+
+    Args:
+        cfg: the resolved configuration.
+
+    Returns:
+        Part by family; no parameter has storage.
+
+    Raises:
+        ConfigError: the parts do not fit together.
+    """
+    with torch.device("meta"):
+        parts = build_parts(cfg, families_of(cfg))
+        apply_trainable(parts, cfg.trainable, cfg.seed)
+    return parts
+
+
 def dry_run(cfg: DictConfig) -> DryRun:
-    """Build a run's parts on the meta device and count.
+    """Count what a run would cost.
 
     Args:
         cfg: the resolved configuration.
@@ -59,23 +78,13 @@ def dry_run(cfg: DictConfig) -> DryRun:
     Raises:
         ConfigError: the parts do not fit together.
     """
-    with torch.device("meta"):
-        parts = build_parts(cfg, families_of(cfg))
-        apply_trainable(parts, cfg.trainable, cfg.seed)
-    for part in parts.values():
-        assert all(parameter.is_meta for parameter in part.parameters())
-    learns = sum(
-        p.numel() * p.element_size()
-        for part in parts.values()
-        for p in part.parameters()
-        if p.requires_grad
-    )
-    count = sum(p.numel() for part in parts.values() for p in part.parameters() if p.requires_grad)
+    parts = meta_parts(cfg)
+    weights = [p for part in parts.values() for p in part.parameters()]
+    learns = [p for p in weights if p.requires_grad]
+    count = sum(p.numel() for p in learns)
     memory = {
-        "weights": sum(
-            p.numel() * p.element_size() for part in parts.values() for p in part.parameters()
-        ),
-        "gradients": learns,
+        "weights": sum(p.numel() * p.element_size() for p in weights),
+        "gradients": sum(p.numel() * p.element_size() for p in learns),
         "optimizer": count * ADAM_BYTES,
         "average": count * EMA_BYTES if cfg.ema.decay else 0,
     }

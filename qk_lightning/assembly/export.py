@@ -45,6 +45,7 @@ def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) ->
                 state = {name: _half(tensor) for name, tensor in load_file(file).items()}
                 save_file(state, file, metadata={"format": "pt"})
         write_text(temporary / "CARD.md", card(run, family))
+        write_text(temporary / "run.yaml", OmegaConf.to_yaml(cfg))
         for file in temporary.iterdir():
             file.chmod(0o644)  # safetensors writes for the owner alone
 
@@ -72,7 +73,7 @@ def card(run: RunFolder, family: str) -> str:
         "",
         f"{counts.get('total', 0):,} parameters, trained by qk_lightning itself.",
         "",
-        f"- command: `qk fit avatars/{cfg.stage} seed={cfg.seed}`",
+        "- command: `qk fit run.yaml`, the configuration beside this card",
         f"- configuration identity: `{run.identity}`",
         f"- data: `{json.dumps(OmegaConf.to_container(cfg.data.world))}`",
         f"- steps: {cfg.trainer.max_steps}, global batch {cfg.trainer.global_batch_size}",
@@ -84,6 +85,7 @@ def card(run: RunFolder, family: str) -> str:
         "",
         *[f"- {name}: {value:.4g}" for name, value in sorted(scores.items())],
         "",
-        "Licence: Apache-2.0. Trained on art in the style `micah` (CC BY 4.0), see CREDITS.md.",
     ]
+    if cfg.data.world.name == "avatars":
+        lines.append("Trained on art in the style `micah` (CC BY 4.0), see CREDITS.md.")
     return "\n".join(lines) + "\n"

@@ -66,7 +66,10 @@ def _add_lora(family: str, part: Part, lora: DictConfig, seed: int) -> list[Prob
         )
         return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", f"has: {linear}")]
     for name, parameter in part.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
+        is_adapter = ".lora_" in name
+        if is_adapter:  # small updates vanish in the half precision of a frozen base
+            parameter.data = parameter.data.float()
+        parameter.requires_grad_(is_adapter)
     return []
 
 

@@ -8,14 +8,15 @@ first ancestor on: `init` (random numbers from a seed), `base` (a folder of pret
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from omegaconf import DictConfig
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from qk_lightning.assembly.build import build_part, wired_sizes
@@ -27,6 +28,7 @@ from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.parts.base import Part
 
 Action = Literal["init", "base", "load", "merge_lora"]
+log = logging.getLogger("qk_lightning")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def write_entries(run: RunFolder, entries: Iterable[Entry]) -> None:
 
 
 def starting_entries(
-    cfg: DictConfig, families: Iterable[str], parent: RunFolder | None
+    cfg: DictConfig, families: Iterable[str], parent: RunFolder | None, root: Path | None = None
 ) -> list[Entry]:
     """List what a stage starts from: its parent's parts as `from_parent` says, else its own.
 
@@ -103,6 +105,7 @@ def starting_entries(
         cfg: the stage's configuration.
         families: the parts of its system.
         parent: the parent's run folder.
+        root: the folder that holds the run; files of a parent elsewhere are made absolute.
 
     Returns:
         Entries of all parts.
@@ -110,13 +113,16 @@ def starting_entries(
     Raises:
         ConfigError: the parent has no such part, or its LoRA would be dropped silently.
     """
-    inherited = read_entries(parent) if parent is not None else []
+    inherited = (
+        [_seen_from(entry, parent, root) for entry in read_entries(parent)] if parent else []
+    )
     entries: list[Entry] = []
     problems: list[Problem] = []
     for family in families:
-        handover = cfg.from_parent.get(family, "new")
-        key = f"from_parent.{family}"
         theirs = [entry for entry in inherited if entry.part == family]
+        # Not named in `from_parent`: what the parent has is taken over, never dropped silently.
+        handover = cfg.from_parent.get(family, "load" if theirs else "new")
+        key = f"from_parent.{family}"
         if handover == "new":
             entries.append(first_entry(family, cfg[family], cfg.seed))
         elif not theirs:
@@ -134,9 +140,24 @@ def starting_entries(
 
 def _is_lora_of(entry: Entry, run: RunFolder | None) -> bool:
     """Tell whether a run trained this update itself; one that it inherited is merged already."""
-    return (
-        run is not None and entry.action == "merge_lora" and entry.file.startswith(f"{run.name}/")
-    )
+    return run is not None and entry.action == "merge_lora" and run_of(entry.file) == run.name
+
+
+def run_of(file: str) -> str:
+    """Return the name of the run folder that a file of weights belongs to.
+
+    Args:
+        file: `<run>/weights/...`, relative or absolute.
+    """
+    parts = Path(file).parts
+    return parts[parts.index("weights") - 1]
+
+
+def _seen_from(entry: Entry, parent: RunFolder, root: Path | None) -> Entry:
+    """Return an entry whose file is found from another root too."""
+    if entry.action not in ("load", "merge_lora") or root in (None, parent.path.parent):
+        return entry
+    return replace(entry, file=str(parent.path.parent / entry.file))
 
 
 def replay(
@@ -157,6 +178,7 @@ def replay(
         ConfigError: a file is missing (its run is named), was changed, or does not fit.
     """
     check_files(entries, root)
+    _check_bases(cfg, entries, families)
     parts: dict[str, Part] = {}
     for family in families:
         own = [entry for entry in entries if entry.part == family]
@@ -165,12 +187,29 @@ def replay(
         for entry in own:
             try:
                 _apply(part, entry, root)
-            except (ValueError, OSError, KeyError) as error:
+            except (ValueError, OSError, KeyError, SafetensorError) as error:
                 expected = f"weights that fit this {family} ({error})"
                 fix = "use the parent's own options for it, or `from_parent: new`"
                 raise ConfigError(Problem(family, entry.file, expected, fix)) from error
         parts[family] = part
     return parts
+
+
+def describe(entries: Iterable[Entry]) -> list[str]:
+    """Say where each part's weights come from, for people.
+
+    Args:
+        entries: in the order they are replayed.
+
+    Returns:
+        A line a part.
+    """
+    words = {"init": "new, random", "base": "from", "load": "from", "merge_lora": "+ LoRA of"}
+    lines: dict[str, list[str]] = {}
+    for entry in entries:
+        origin = run_of(entry.file) if entry.action in ("load", "merge_lora") else entry.file
+        lines.setdefault(entry.part, []).append(f"{words[entry.action]} {origin}".strip())
+    return [f"{part:<12} {', '.join(steps)}" for part, steps in lines.items()]
 
 
 def check_files(entries: Iterable[Entry], root: Path) -> None:
@@ -189,8 +228,8 @@ def check_files(entries: Iterable[Entry], root: Path) -> None:
             continue
         is_base = entry.action == "base"
         path = resolve_path(entry.file, f"{entry.part}.path") if is_base else root / entry.file
-        run = Path(entry.file).parts[0]
         if not path.exists():
+            run = run_of(entry.file)
             fix = f"train it again, or bring the folder {run} back"
             problems.append(Problem("weights", entry.file, f"the weights of run {run}", fix))
         elif fingerprint(path) != entry.sha256:
@@ -200,9 +239,32 @@ def check_files(entries: Iterable[Entry], root: Path) -> None:
         raise ConfigError(problems)
 
 
+def _check_bases(cfg: DictConfig, entries: Iterable[Entry], families: Iterable[str]) -> None:
+    """See that a part's `path` still names the weights that its entries begin with.
+
+    Raises:
+        ConfigError: naming both paths.
+    """
+    problems = []
+    for entry in entries:
+        if entry.action != "base" or entry.part not in families:
+            continue
+        path = cfg[entry.part].get("path")
+        is_same = path == entry.file
+        if not is_same and path and entry.sha256 and is_local(path):
+            is_same = fingerprint(resolve_path(path, f"{entry.part}.path")) == entry.sha256
+        if not is_same:
+            fix = f"set {entry.part}.path={entry.file}, or `from_parent: {{{entry.part}: new}}`"
+            expected = "the weights that the parent began with"
+            problems.append(Problem(f"{entry.part}.path", path, expected, fix))
+    if problems:
+        raise ConfigError(problems)
+
+
 def _apply(part: Part, entry: Entry, root: Path) -> None:
     if entry.action == "base":
-        part.load_base()
+        if not part.load_base():
+            log.warning("%s holds no weights: random ones from seed %d", entry.file, entry.seed)
     elif entry.action == "load":
         part.load_folder(root / entry.file)
     elif entry.action == "merge_lora":

@@ -76,7 +76,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
         "run", help="a run's folder, name, or the beginning of either; or a preset that was trained"
     )
     generate.add_argument("--prompt", default="", help="caption or instruction; may be empty")
-    generate.add_argument("--source", nargs="+", default=[], metavar="PNG", help="picture to edit")
+    generate.add_argument("--source", nargs=1, default=[], metavar="PNG", help="picture to edit")
     generate.add_argument(
         "--reference", nargs="+", default=[], metavar="PNG", help="pictures whose identity is kept"
     )

@@ -42,7 +42,7 @@ def _list() -> int:
         print(f"no runs under {runs_root()}; train one: qk fit avatars/stage1")
         return 0
     width = max(len(run.name) for run in found)
-    print(f"{'run':<{width}}  {'state':<8} {'steps':>11} {'val/loss':>9} {'seconds':>8}")
+    print(f"{'run':<{width}}  {'state':<11} {'steps':>11} {'val/loss':>9} {'seconds':>8}")
     for run in found:
         status = run.status
         loss = run.last_metrics().get("val/loss")
@@ -50,10 +50,7 @@ def _list() -> int:
         shown = f"{loss:.4f}" if loss is not None else "-"
         mark = "  other code" if run.is_done and source_changes(run) else ""
         seconds = status.get("seconds", 0.0)
-        print(
-            f"{run.name:<{width}}  {status.get('state', '?'):<8} {steps:>11} {shown:>9} "
-            f"{seconds:>8.0f}{mark}"
-        )
+        print(f"{run.name:<{width}}  {run.state:<11} {steps:>11} {shown:>9} {seconds:>8.0f}{mark}")
     return 0
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
-from qk_lightning.config.chain import StagePlan, plan_chain
+from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.paths import find_preset
 from qk_lightning.sweeps.execute import run_chain
-from qk_lightning.sweeps.graph import build_graph, makespan
+from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
 from qk_lightning.sweeps.preflight import check
+from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
-from qk_lightning.sweeps.run import forget, run_sweep
+from qk_lightning.sweeps.run import redo_sweep, run_sweep
 from qk_lightning.tracking.mlflow_store import check_tracking
 from qk_lightning.tracking.provenance import source_changes
 
@@ -28,13 +30,16 @@ def fit(options: argparse.Namespace) -> int:
     plans = plan_chain(options.preset, options.overrides)
     for plan in plans:
         check_tracking(plan.cfg)
+    graph: Graph = build_graph([("", plans)])
+    doomed: list[PlannedRun] = []
     if options.redo:
-        graph = build_graph([("", plans)])
-        forget(graph, [plan.identity for plan in plans if source_changes(plan.folder)])
-    print("\n".join(describe_chain(plans)))
+        changed = [plan.identity for plan in plans if source_changes(plan.folder)]
+        graph, doomed = plan_redo(graph, changed)
+    print("\n".join([*describe_chain(list(graph.values())), *describe_redo(doomed)]))
     if options.plan:
         return 0
-    check(plans)
+    check(as_new(run for run in graph.values() if not run.done))
+    forget(doomed)
     outcome = run_chain(plans)
     last = plans[-1].folder
     if outcome.exit_status == 0:
@@ -47,29 +52,28 @@ def fit(options: argparse.Namespace) -> int:
     return outcome.exit_status
 
 
-def describe_chain(plans: list[StagePlan]) -> list[str]:
+def describe_chain(runs: Sequence[PlannedRun]) -> list[str]:
     """Say which stages will run and which are done.
 
     Args:
-        plans: first ancestor first.
+        runs: first ancestor first; whether each is done stands in it.
 
     Returns:
         Lines.
     """
     lines = []
-    for plan in plans:
-        folder = plan.folder
-        if folder.is_done:
+    for run in runs:
+        plan, folder = run.plan, run.folder
+        if run.done:
             changed = source_changes(folder)
             count = f"{len(changed)} file{'s' if len(changed) > 1 else ''} differ"
             state = f"done, by other code ({count}; --redo)" if changed else "done"
-        elif folder.checkpoints.is_dir():
+        elif folder.checkpoints.is_dir() and not folder.is_done:
             state = f"goes on from step {folder.last_checkpoint_step}"
         else:
             state = f"runs ({plan.cfg.trainer.max_steps} steps)"
         lines.append(f"{plan.stage:<12} {folder.name:<36} {state}")
-    graph = build_graph([("", plans)])
-    seconds = makespan(graph, 1)
+    seconds = makespan({run.identity: run for run in runs}, 1)
     if seconds:
         lines.append(f"estimated time: {format_seconds(seconds)}")
     return lines
@@ -85,7 +89,10 @@ def sweep(options: argparse.Namespace) -> int:
         0, 1 after a failure, 130 after Ctrl-C.
     """
     if options.plan:
-        print(plan_sweep(options.file, options.overrides).describe())
+        plan, doomed = plan_sweep(options.file, options.overrides), []
+        if options.redo:
+            plan, doomed = redo_sweep(plan)
+        print("\n".join([plan.describe(), *describe_redo(doomed)]))
         return 0
     return run_sweep(options.file, options.overrides, redo=options.redo).exit_status
 

@@ -8,6 +8,7 @@ Layers are merged in order; a part named anew replaces the old part's node. Chec
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import find_preset, preset_roots, project_root
 from qk_lightning.config.schema import PART_FAMILIES
-from qk_lightning.config.sections import SECTIONS, option_names
+from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
 from qk_lightning.config.validate import validate
 
 # Where a part is named: naming another one replaces the node with all its options.
@@ -36,10 +37,12 @@ class Layer:
     Args:
         values: nested plain values.
         origins: origin by dotted key of a leaf.
+        replaces: a part's node that is emptied before this layer is put over another.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    replaces: str = ""
 
     def merge(self, over: Layer) -> None:
         """Put another layer over this one."""
@@ -47,7 +50,7 @@ class Layer:
             old, new = _get(self.values, key), _get(over.values, key)
             if not isinstance(old, dict) or not isinstance(new, dict):
                 continue
-            if "name" in new and new["name"] != old.get("name"):
+            if key == over.replaces or ("name" in new and new["name"] != old.get("name")):
                 _set(self.values, key, {})
                 self._forget(key)
         self._merge_dict(self.values, over.values, "", over.origins)
@@ -227,7 +230,7 @@ def override_layer(text: str) -> Layer:
         family = key.split(".")[-1]
         file = _part_file(family, value)
         if file is not None:
-            return load_layers(file)[0]
+            return dataclasses.replace(load_layers(file)[0], replaces=key)
         value = {"name": value}
     values: dict[str, Any] = {}
     _set(values, key, value)
@@ -245,9 +248,12 @@ def full_key(key: str) -> str:
     """
     if key == "world" or key.startswith("world."):
         return f"data.{key}"
-    owners = [name for name, kind in SECTIONS.items() if key in option_names(kind)]
-    known = key in SECTIONS or key in PART_FAMILIES
-    return f"{owners[0]}.{key}" if len(owners) == 1 and not known and key != "name" else key
+    known = {*SECTIONS, *TOP_LEVEL, *PART_FAMILIES}
+    options = [(name, item) for name, kind in SECTIONS.items() for item in option_names(kind)]
+    owners = [name for name, item in options if item == key]
+    # `batch_size` could be meant for another section's `global_batch_size`: not completed.
+    alike = [item for _, item in options if item.endswith(f"_{key}")]
+    return f"{owners[0]}.{key}" if len(owners) == 1 and not alike and key not in known else key
 
 
 def _is_option(text: str) -> bool:

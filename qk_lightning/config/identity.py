@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.paths import is_local, resolve_path
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
-from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS
+from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS, Lora
 
 LENGTH = 10
 WHOLE_FILE_BYTES = 64 * 2**20
@@ -64,6 +64,10 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
     for family in ("system", *PART_FAMILIES):
         if values.get(family) is not None:
             values[family] = _part_content(family, values[family])
+    for how in values.get("trainable", {}).values():
+        if isinstance(how, dict):
+            default = OmegaConf.to_container(OmegaConf.structured(Lora))
+            how["lora"] = _without_defaults(how["lora"], default)  # type: ignore[arg-type]
     tasks = values["data"].get("tasks", {})
     values["data"]["tasks"] = {task: weight for task, weight in tasks.items() if weight}
     if parent is not None:
@@ -73,9 +77,10 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
 
 def _part_content(family: str, node: dict[str, Any]) -> dict[str, Any]:
     schema = schema_of(family, node["name"])
-    defaults = {
-        name: item.default for name, item in schema.options.items() if item.default is not MISSING
-    }
+    structured = schema.structured()  # with the defaults of nested dataclasses
+    missing = OmegaConf.missing_keys(structured)
+    plain = OmegaConf.to_container(structured)
+    defaults = {str(name): value for name, value in plain.items() if name not in missing}
     content = _without_defaults(node, defaults)
     for name in schema.attributes.get("paths", ()):
         if isinstance(content.get(name), str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -18,6 +19,8 @@ from uuid import uuid4
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+PATIENCE_SECONDS = 2.0
+log = logging.getLogger("qk_lightning")
 
 
 class LockHeld(RuntimeError):  # noqa: N818 - it names a state, and reads so where it is caught
@@ -47,8 +50,12 @@ class FolderLock:
             LockHeld: with `wait=False`, when a live process holds it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
         while not self._take():
             holder = self.holder()
+            if began and time.monotonic() - began > PATIENCE_SECONDS and holder:
+                began = 0.0
+                log.warning("waiting for %s, which %s holds", self.path.parent, holder["token"])
             if holder is not None and _is_dead(holder, self.path):
                 self._free_dead(holder)
             elif not self.wait:
@@ -70,6 +77,12 @@ class FolderLock:
         if holder is not None and holder["token"] == self._token:
             self.path.unlink(missing_ok=True)
 
+    @property
+    def is_held(self) -> bool:
+        """Tell whether a live process holds the lock."""
+        holder = self.holder()
+        return holder is not None and not _is_dead(holder, self.path)
+
     def holder(self) -> dict[str, str] | None:
         """Return who holds the lock (host, pid, token), or None when nobody does."""
         try:
@@ -86,7 +99,8 @@ class FolderLock:
         # can ever read a lock that is only half written.
         draft = self.path.with_name(f".lock.{uuid4().hex[:8]}")
         host, pid, _ = self._token.rsplit(":", 2)
-        draft.write_text(json.dumps({"host": host, "pid": pid, "token": self._token}))
+        entry = {"host": host, "pid": pid, "token": self._token, "born": _born(pid)}
+        draft.write_text(json.dumps(entry))
         try:
             os.link(draft, self.path)
         except FileExistsError:
@@ -125,4 +139,15 @@ def _is_dead(holder: dict[str, str], path: Path) -> bool:
         return True
     except PermissionError:
         return False
-    return holder["pid"] == "0" and age > STALE_SECONDS
+    if holder["pid"] == "0":
+        return age > STALE_SECONDS
+    # The same number may by now be another process.
+    return bool(holder.get("born")) and holder["born"] != _born(holder["pid"])
+
+
+def _born(pid: str) -> str:
+    """Return when a process started, "" where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -15,6 +15,7 @@ import socket
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -64,6 +65,12 @@ class RunFolder:
         return self.read_json("status.json")
 
     @property
+    def state(self) -> str:
+        """The state for people: a run that was killed does not say so itself."""
+        state = str(self.status.get("state", "?"))
+        return "interrupted" if state == "running" and not self.lock().is_held() else state
+
+    @property
     def is_done(self) -> bool:
         """Whether the run has ended well."""
         return self.status.get("state") == "done"
@@ -105,15 +112,19 @@ class RunFolder:
         return self.path / "provenance.json"
 
     def create(self, cfg: DictConfig) -> None:
-        """Write the configuration of a planned run, unless it stands there already.
+        """Write the configuration of a run that is not done.
+
+        What is no part of the identity, such as the micro-batch, may differ from an earlier try.
 
         Args:
             cfg: the resolved configuration.
         """
-        if self.has_config:
+        if self.is_done:
             return
+        is_new = not self.has_config
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
-        self.write_status(state="planned", step=0, max_steps=cfg.trainer.max_steps)
+        if is_new:
+            self.write_status(state="planned", step=0, max_steps=cfg.trainer.max_steps)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the folder, {} where there is none.
@@ -192,7 +203,7 @@ class RunFolder:
 
     def remove(self) -> None:
         """Delete the folder; it vanishes from the list at once, then its files."""
-        grave = self.path.with_name(f".{self.path.name}.removed")
+        grave = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         self.path.rename(grave)
         shutil.rmtree(grave)
 

@@ -158,7 +158,7 @@ def _locate(family: str, name: str) -> tuple[Path, str, str]:
 def _class_named(tree: ast.Module, name: str) -> ast.ClassDef | None:
     wanted = name.replace("_", "").lower()
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name.lower() == wanted:
+        if isinstance(node, ast.ClassDef) and node.name.replace("_", "").lower() == wanted:
             return node
     return None
 

@@ -6,6 +6,7 @@ systems alike, so they stand here, typed and explained. No torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -113,7 +114,7 @@ class Validation:
         num_samples: validation samples a task for the loss.
         num_images: pictures drawn a task for reconstruction, alignment and the sample grid.
         num_grid: how many of them are kept in the run folder.
-        batch_size: samples a forward pass.
+        batch_size: samples a forward pass when pictures are drawn.
     """
 
     every: int = 0
@@ -179,6 +180,27 @@ TOP_LEVEL: dict[str, tuple[type, object, str]] = {
     "parent": (str, None, "what this stage continues: a preset or a run folder"),
     "reference_seconds": (float, None, "seconds of one run on one laptop thread (estimates only)"),
 }
+# Smallest and largest value of numbers.
+RANGES: dict[str, tuple[float, float]] = {
+    "data.groups_per_step": (1, math.inf),
+    "data.num_workers": (0, math.inf),
+    "ema.decay": (0, 0.999999),
+    "optimizer.lr": (0, math.inf),
+    "optimizer.warmup_steps": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "sampling.num_inference_steps": (1, math.inf),
+    "trainer.max_steps": (1, math.inf),
+    "trainer.global_batch_size": (1, math.inf),
+    "trainer.micro_batch_size": (1, math.inf),
+    "trainer.devices": (1, 1),  # training on several is not here yet
+    "trainer.checkpoint_every": (1, math.inf),
+    "trainer.log_every": (1, math.inf),
+    "validation.every": (0, math.inf),
+    "validation.num_samples": (0, math.inf),
+    "validation.num_images": (0, math.inf),
+    "validation.num_grid": (0, math.inf),
+    "validation.batch_size": (1, math.inf),
+}
 # What cannot change a result stays out of a run's identity.
 NOT_IN_IDENTITY = (
     "name",
@@ -187,6 +209,7 @@ NOT_IN_IDENTITY = (
     "reference_seconds",
     "tracking",
     "data.num_workers",
+    "data.cache_latents",
     "trainer.micro_batch_size",
     "trainer.accelerator",
     "trainer.devices",

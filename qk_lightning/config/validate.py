@@ -6,6 +6,7 @@ Types and defaults come from the sections' dataclasses and from the parts' const
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
-from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, Lora, option_names
+from qk_lightning.config.sections import RANGES, SECTIONS, TOP_LEVEL, Lora, option_names
 
 HANDOVER = ("load", "merge", "new")
 
@@ -67,7 +68,7 @@ class _Checker:
                 checked["data"]["world"] = self._part("world", world, "data.world")
         checked["trainable"] = self._trainable(values.get("trainable"), families)
         checked["from_parent"] = self._from_parent(values, families)
-        self._ranges(checked)
+        self._ranges(checked, families)
         return checked
 
     def _add(self, key: str, value: object, expected: str, fix: str = "") -> None:
@@ -98,8 +99,10 @@ class _Checker:
                 self._add(key, None, "only parts that the system uses", fix)
             else:
                 names = {leaf.rpartition(".")[2]: leaf for leaf in leaves}
-                near = did_you_mean(key, names) if key not in names else ""
+                near = did_you_mean(key, names)
                 fix = near if near.startswith("did") else did_you_mean(key, known)
+                same = [leaf for leaf in leaves if leaf.endswith((f".{key}", f"_{key}"))]
+                fix = f"write {' or '.join(same)}" if same else fix
                 self._add(key, values[key], "a known option", fix)
 
     def _plain(self, key: str, value: Any, kind: type) -> Any:
@@ -196,28 +199,22 @@ class _Checker:
                 self._add(f"from_parent.{family}", value, " | ".join(HANDOVER), "choose one")
         return dict(node)
 
-    def _ranges(self, checked: dict[str, Any]) -> None:
-        trainer, data = checked["trainer"], checked["data"]
-        for key in (
-            "trainer.max_steps",
-            "trainer.global_batch_size",
-            "data.groups_per_step",
-            "trainer.devices",
-            "trainer.checkpoint_every",
-            "trainer.log_every",
-            "sampling.num_inference_steps",
-        ):
+    def _ranges(self, checked: dict[str, Any], families: tuple[str, ...]) -> None:
+        for key, (low, high) in RANGES.items():
             section, name = key.split(".")
             value = checked[section][name]
-            if isinstance(value, int) and value < 1:
-                self._add(key, value, "1 or more", "raise it")
-        if isinstance(trainer["devices"], int) and trainer["devices"] > 1:
-            fix = "train several runs side by side instead: `slots` of a sweep"
-            self._add("trainer.devices", trainer["devices"], "1, for now", fix)
+            if isinstance(value, int | float) and not low <= value <= high:
+                expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                self._add(key, value, expected, "choose a number in that range")
+        trainer, data = checked["trainer"], checked["data"]
         rows, groups = trainer["global_batch_size"], data["groups_per_step"]
         if isinstance(rows, int) and isinstance(groups, int) and groups > 0 and rows % groups:
             fix = f"choose a multiple of {groups}, or another data.groups_per_step"
             self._add("trainer.global_batch_size", rows, f"a multiple of {groups} groups", fix)
+        for family, value in checked["optimizer"]["lr_scale"].items():
+            if family not in families:
+                key = f"optimizer.lr_scale.{family}"
+                self._add(key, value, "a part of the system", did_you_mean(family, families))
         for task, weight in data["tasks"].items():
             if weight < 0:
                 self._add(f"data.tasks.{task}", weight, "a weight of 0 or more", "raise it")

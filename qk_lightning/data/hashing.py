@@ -33,7 +33,7 @@ def mix(*words: int | np.ndarray) -> np.ndarray:
     return state
 
 
-def uniform(word: np.ndarray) -> np.ndarray:
+def hash_uniform(word: np.ndarray) -> np.ndarray:
     """Turns hashes into numbers in [0, 1): their upper 53 bits.
 
     Args:

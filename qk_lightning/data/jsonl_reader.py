@@ -148,7 +148,11 @@ class _Reader:
                 self._wrong("images", sorted(extra), "path and role alone", shape)
             else:
                 found.append((self._row(image["path"]), image["role"]))
-        return tuple(row for row, _ in found), tuple(role for _, role in found)
+        rows, roles = tuple(row for row, _ in found), tuple(role for _, role in found)
+        if roles.count("source") > 1:
+            fix = 'make the others references: "role": "reference"'
+            self._wrong("images.role", roles, "at most one source", fix)
+        return rows, roles
 
     def _task(self, entry: dict[str, Any], roles: Roles) -> str:
         default = "editing" if "source" in roles else "customised" if roles else "text_to_image"

@@ -6,34 +6,64 @@ Shapes: R images of the world, C x h x w a latent.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qk_lightning.config.paths import cache_root
 from qk_lightning.data.collate import to_unit
 from qk_lightning.data.disk_cache import build_once
 from qk_lightning.data.sample import Progress, World
 
+if TYPE_CHECKING:
+    from qk_lightning.parts.base import Part
+
 _NAME = "latents"
 
 
-def latent_key(world: World, autoencoder_fingerprint: str) -> str:
-    """Names the latents of a world under an autoencoder.
+def latent_key(world: World, autoencoder: Part) -> str:
+    """Names the latents of a world under an autoencoder, by all that decides them.
+
+    That is the world's fingerprint; the autoencoder's weights, settings (statistics of the latents
+    too), version and source file. Where its weights lie does not count.
 
     Args:
-        world: Gives its fingerprint and size.
-        autoencoder_fingerprint: Hash of the autoencoder's config and weights.
+        world: Gives its fingerprint.
+        autoencoder: With its weights loaded.
 
     Returns:
         16 hexadecimal digits.
+
+    Raises:
+        ValueError: If the autoencoder's class is in no file.
     """
-    text = f"{world.fingerprint()}/{world.size}/{autoencoder_fingerprint}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    settings = json.dumps(autoencoder.settings(), sort_keys=True, default=repr)
+    digest = hashlib.sha256(f"{world.fingerprint()}\n{settings}\n".encode())
+    digest.update(f"{autoencoder.version}\n{_source_digest(type(autoencoder))}\n".encode())
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _source_digest(part_class: type) -> str:
+    try:
+        file = inspect.getsourcefile(part_class)
+    except (TypeError, OSError):
+        file = None
+    if file is None or not Path(file).is_file():
+        raise ValueError(
+            f"autoencoder: {part_class.__name__} is in no file; its latents can only be cached "
+            "with its source: move the class to a file, or set data.cache_latents=false"
+        )
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 class LatentCache:
@@ -51,8 +81,7 @@ class LatentCache:
     def open(
         cls,
         world: World,
-        autoencoder: nn.Module,
-        key: str,
+        autoencoder: Part,
         batch_size: int = 64,
         progress: Progress | None = None,
     ) -> LatentCache:
@@ -62,9 +91,8 @@ class LatentCache:
 
         Args:
             world: All its images are encoded, both splits.
-            autoencoder: Frozen and not sharded (one rank encodes); `encode` takes images
+            autoencoder: Frozen, loaded and not sharded (one rank encodes); `encode` takes images
                 [B, 3, H, W] in [-1, 1], on the device and in the precision it is in.
-            key: Names world and autoencoder; see `latent_key`.
             batch_size: Images encoded at once.
             progress: Called with (done, total) images.
 
@@ -72,8 +100,9 @@ class LatentCache:
             The cache.
 
         Raises:
-            ValueError: If the autoencoder gives latents that are not finite.
+            ValueError: If the autoencoder gives latents that are not finite, or is in no file.
         """
+        key = latent_key(world, autoencoder)
         path = cache_root() / _NAME / f"{key}.safetensors"
 
         def build(file: Path) -> None:
@@ -130,7 +159,7 @@ def _is_whole(path: Path, num_images: int, key: str) -> bool:
 
 @torch.no_grad()
 def _encode_all(
-    world: World, autoencoder: nn.Module, batch_size: int, progress: Progress | None
+    world: World, autoencoder: Part, batch_size: int, progress: Progress | None
 ) -> Tensor:
     """Encodes rows 0 .. R - 1 in order: [R, C, h, w] float32 on the CPU."""
     like = next(iter(autoencoder.parameters()), torch.zeros(()))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
-from qk_lightning.data.hashing import mix, permutation, uniform
+from qk_lightning.data.hashing import hash_uniform, mix, permutation
 from qk_lightning.data.sample import TASKS, Roles, World
 
 _CHUNK = 1 << 20  # steps counted at once when an order starts late
@@ -187,10 +187,6 @@ class BatchOrder:
         """Lists that one rank gets a step; the trainer's `accumulate_grad_batches`."""
         return self.groups_per_step * self.part_size // self.micro_batch_size
 
-    def group_layout(self, step: int, group: int) -> Layout:
-        """Returns the layout of a group: a function of (seed, step, group) alone."""
-        return self.layouts[int(self._drawn(step, step + 1)[group])]
-
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yields this rank's micro-batches from `start_step` on, without end."""
         groups_seen = self._groups_before(self.start_step)
@@ -220,11 +216,15 @@ class BatchOrder:
         return self._epochs[layout][1]
 
     def _drawn(self, start: int, stop: int) -> np.ndarray:
-        """Layout numbers of all groups of steps start .. stop - 1: [(stop - start) * G]."""
+        """Layout numbers of all groups of steps start .. stop - 1: [(stop - start) * G].
+
+        Each is a function of (seed, step, group) alone.
+        """
         places = np.arange(start * self.groups_per_step, stop * self.groups_per_step)
         step, group = np.divmod(places, self.groups_per_step)
+        draws = hash_uniform(mix(self.seed, step, group))
         edges = np.cumsum([layout.share for layout in self.layouts])
-        return np.searchsorted(edges[:-1], uniform(mix(self.seed, step, group)), side="right")
+        return np.searchsorted(edges[:-1], draws, side="right")
 
     def _groups_before(self, step: int) -> np.ndarray:
         """How many groups of each layout the steps before `step` had: [P]."""

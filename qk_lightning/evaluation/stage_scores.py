@@ -52,7 +52,8 @@ def score_stage(system: QueryKontext, data: DataModule, folder: Path) -> dict[st
 
     Returns:
         `eval/<task>/psnr` in dB against the target (a mean over images), `eval/<task>/accuracy`
-        and `/chance` of attributes where the world has a reader, and
+        and `/chance` of attributes where the world has a reader (`/changed` and `/kept`: of those
+        that an edit changes and keeps; `/all_right`: share of pictures without a mistake), and
         `eval/reconstruction/ceiling`, the codec's own PSNR.
     """
     options = system.config.validation
@@ -92,6 +93,9 @@ def _task_scores(
         accuracy = reader.accuracy(images, facts)
         scores[f"eval/{task}/accuracy"] = accuracy.mean
         scores[f"eval/{task}/chance"] = accuracy.chance
+        for name in ("changed", "kept", "all_right"):
+            if (value := getattr(accuracy, name)) is not None:
+                scores[f"eval/{task}/{name}"] = value
     return scores
 
 

@@ -43,6 +43,14 @@ class Part(LightningModule):
     forward_methods: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
 
+    def settings(self) -> dict[str, Any]:
+        """Tell what decides this part's outputs besides its weights; where they lie does not.
+
+        Returns:
+            Constructor arguments without `paths`.
+        """
+        return {key: value for key, value in self.hparams.items() if key not in self.paths}
+
     def shard_units(self) -> list[nn.Module]:
         """Blocks that FSDP shards one by one; the part itself is the root.
 
@@ -222,6 +230,21 @@ def check_architecture(
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def weights_dtype(module: nn.Module) -> torch.dtype:
+    """Tell in which precision a module computes: that of its first floating-point parameter.
+
+    A part casts its inputs to it, so that neighbours may differ: a bfloat16 VLM, a float32 head.
+
+    Args:
+        module: A module with parameters; one that is not a unit of sharding of its own, since
+            FSDP casts those apart.
+
+    Returns:
+        The dtype.
+    """
+    return next(p.dtype for p in module.parameters() if p.is_floating_point())
 
 
 def is_meta(module: nn.Module) -> bool:

@@ -65,6 +65,16 @@ class DiffusersPart(Part):
         check_architecture(cls, given, found, path)
         return config
 
+    def settings(self) -> dict[str, Any]:
+        """Tell what decides this part's outputs besides its weights; where they lie does not.
+
+        Returns:
+            The diffusers config, and the constructor arguments that it does not hold.
+        """
+        own = {k: v for k, v in super().settings().items() if k not in self.config_names}
+        config = {k: v for k, v in self.model.config.items() if not k.startswith("_")}
+        return {**own, "config": config}
+
     def load_base(self) -> bool:
         """Load the weights that `path` names: a folder or a hub id, safetensors only.
 

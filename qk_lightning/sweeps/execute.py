@@ -6,16 +6,22 @@ and a single chain go through the same code.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.chain import StagePlan
+from qk_lightning.config.locks import LockHeld
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, descendants, makespan, ready
 from qk_lightning.sweeps.pool import Event, Pool
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
-from qk_lightning.sweeps.worker import ERROR_FILE, Job, Report, run_once, throttled
+from qk_lightning.sweeps.worker import ERROR_FILE, Job, run_once
+
+if TYPE_CHECKING:
+    from qk_lightning.training.callbacks import Report
 
 RUN_STAGE = "qk_lightning.sweeps.stage:run_stage"
 RUN_ONCE = "qk_lightning.sweeps.worker:run_once"
@@ -117,7 +123,7 @@ class Executor:
         self.progress.start(run.identity, run.label)
 
     def _reporter(self, run: PlannedRun) -> Report:
-        return throttled(lambda message: self._take(Event(run.identity, "progress", message)))
+        return lambda message: self._take(Event(run.identity, "progress", message))
 
     def _take(self, event: Event) -> None:
         run = self.graph[event.key]
@@ -126,17 +132,24 @@ class Executor:
             run.progress = min(1.0, step / max_steps) if max_steps else run.progress
             self.progress.update(event.key, event.data)
         elif event.kind == "done":
-            run.done = True
-            (self.outcome.trained if event.data else self.outcome.found).append(run.identity)
-            self.progress.finish(event.key, "done" if event.data else "found")
+            self._finish(run, trained=bool(event.data))
         else:
             self._fail(run, str(event.data))
 
+    def _finish(self, run: PlannedRun, trained: bool) -> None:
+        run.done = True
+        (self.outcome.trained if trained else self.outcome.found).append(run.identity)
+        self.progress.finish(run.identity, "done" if trained else "found")
+
     def _fail(self, run: PlannedRun, error: str) -> None:
-        self.outcome.failed[run.identity] = error
-        with run.folder.lock():
+        # Another process may train it by now: the status is that one's, and nothing waits here.
+        with contextlib.suppress(LockHeld), run.folder.lock(wait=False):
             if not run.folder.is_done:
                 run.folder.write_status(state="failed", error=error)
+        if run.folder.is_done:
+            self._finish(run, trained=False)
+            return
+        self.outcome.failed[run.identity] = error
         after = [item for item in descendants(self.graph, run.identity) if not item.done]
         self.outcome.skipped.update({item.identity: run.identity for item in after})
         more = f"; {len(after)} runs that need it are skipped" if after else ""

@@ -42,7 +42,7 @@ class SweepFile:
         controls: rows beside the grid.
         seeds: seeds of every row.
         baseline: axis values of the row that others are compared with; axes that it leaves out
-            keep each row's own value. Empty: no comparison.
+            keep each row's own value (see also `baseline_of`). Empty: no comparison.
         metrics: `min` or `max` by metric, in the order of the report.
         slots: runs at the same time.
         threads: threads a run.
@@ -76,13 +76,20 @@ class SweepFile:
     def baseline_of(self, row: Row) -> Row | None:
         """Return the grid row that a row is compared with, None where there is none.
 
+        A control that sets every axis is compared with the grid row of the same values, so that
+        the two differ in the control's other overrides alone.
+
         Args:
             row: a row of the grid or a control.
         """
         if not self.baseline:
             return None
-        wanted = {**row.values, **self.baseline}
-        return next((item for item in self.grid() if item.values == wanted), None)
+        wanted = [row.values] if row.control else []
+        for values in [*wanted, {**row.values, **self.baseline}]:
+            found = next((item for item in self.grid() if item.values == values), None)
+            if found is not None:
+                return found
+        return None
 
 
 def _row(values: dict[str, Any]) -> Row:

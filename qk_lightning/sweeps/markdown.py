@@ -15,7 +15,7 @@ from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.results import RunResult, TableRow
 from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
-from qk_lightning.sweeps.tables import format_count, format_number, stage_cells, to_markdown
+from qk_lightning.sweeps.tables import format_number, format_parameters, stage_cells, to_markdown
 
 CARD_LINES = 2
 MEANINGS = {
@@ -98,6 +98,7 @@ def _reading(
         f"- difference: mean of the per-seed differences to the baseline with the same seed, its "
         f"{percent} paired t interval. *No difference shown* means that the interval holds 0; it "
         "does not mean that there is none.",
+        *_control_note(table),
         "- Each interval stands for itself; they are not corrected for the number of comparisons.",
     ]
     if any(len(row.seeds) < MIN_SEEDS for row in table):
@@ -112,6 +113,15 @@ def _reading(
         lines.append("- *other code*: the run was made by sources that differ from those of today; "
                      "`--redo` trains it again.")  # fmt: skip
     return "\n".join(lines)
+
+
+def _control_note(table: Sequence[TableRow]) -> list[str]:
+    if not any(row.control and row.against for row in table):
+        return []
+    return [
+        "- A control that sets every axis is compared with the grid row of the same values, any "
+        "other with the baseline; its line names the row."
+    ]
 
 
 def _about_samples(plan: SweepPlan) -> str:
@@ -187,8 +197,11 @@ def _runs(plan: SweepPlan, results: Sequence[RunResult]) -> str:
     parameters = {result.folder.name: result.parameters for result in results}
     for run in plan.graph.values():
         parts = parameters.get(run.folder.name, {})
-        counts = [f"{name} {format_count(part['trainable'])} / {format_count(part['total'])}"
-                  for name, part in parts.items() if part["total"]]  # fmt: skip
+        counts = [
+            f"{name} {format_parameters(part['trainable'])} / {format_parameters(part['total'])}"
+            for name, part in parts.items()
+            if part["total"]
+        ]
         users = run.users if len(run.users) <= 4 else [*run.users[:3], f"{len(run.users) - 3} more"]
         state = "done" if run.done else run.folder.status.get("state", "planned")
         lines.append([f"`{run.folder.name}`", "; ".join(users), ", ".join(counts) or "-", state])

@@ -17,47 +17,83 @@ from qk_lightning.config.schema import schema_of
 CHECK = "qk_lightning.sweeps.preflight:problems_of"
 
 
-def texts_to_check(plans: Sequence[StagePlan]) -> list[str]:
+def texts_to_check(plans: Sequence[StagePlan]) -> list[tuple[str, str]]:
     """Return the configurations of runs that will train, each kind once.
 
     Args:
         plans: the runs.
 
     Returns:
-        YAML texts; seeds are made equal, since no check depends on them.
+        YAML of a run and of its parent ("" without one); seeds are made equal, since no check
+        depends on them.
     """
     texts = []
     for plan in plans:
         if not plan.folder.is_done:
-            texts.append(OmegaConf.to_yaml(OmegaConf.merge(plan.cfg, {"seed": 0})))
+            parent = plan.parent.cfg if plan.parent else None
+            if parent is None and plan.parent_folder is not None:
+                parent = plan.parent_folder.config
+            texts.append((_seedless(plan.cfg), _seedless(parent) if parent is not None else ""))
     return list(dict.fromkeys(texts))
 
 
-def problems_of(texts: Sequence[str]) -> list[Problem]:
-    """Check configurations: parts fit together, the world has the tasks, sizes divide.
+def _seedless(cfg: DictConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"seed": 0}))
+
+
+def problems_of(texts: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Check configurations: parts fit together and to the parent's, the world has the tasks.
 
     Args:
-        texts: YAML of resolved configurations.
+        texts: YAML of resolved configurations and of their parents.
 
     Returns:
         What is wrong, each problem once.
     """
     found: dict[str, Problem] = {}
-    for text in texts:
-        cfg = OmegaConf.create(text)
-        assert isinstance(cfg, DictConfig)
-        for check in (_check_parts, _check_data):
-            try:
-                check(cfg)
-            except ConfigError as error:
-                found |= {str(problem): problem for problem in error.problems}
+    for text, parent_text in texts:
+        cfg, parent = OmegaConf.create(text), OmegaConf.create(parent_text or "{}")
+        assert isinstance(cfg, DictConfig) and isinstance(parent, DictConfig)
+        try:
+            _check_data(cfg)
+            _check_parts(cfg, parent)
+        except ConfigError as error:
+            found |= {str(problem): problem for problem in error.problems}
     return list(found.values())
 
 
-def _check_parts(cfg: DictConfig) -> None:
-    from qk_lightning.assembly.dry_run import dry_run
+def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
+    from qk_lightning.assembly.dry_run import meta_parts
+    from qk_lightning.systems.base import build_system
 
-    dry_run(cfg)
+    build_system(cfg, [])
+    parts = meta_parts(cfg)
+    problems = []
+    if parent:
+        ours, theirs = _shapes(cfg), _shapes(parent)
+        for family, handover in cfg.from_parent.items():
+            if handover != "new" and ours.get(family) != theirs.get(family):
+                expected = f"the same {family} as its parent has, as it is handed over"
+                fix = f"give both the same options, or `from_parent: {{{family}: new}}`"
+                problems.append(Problem(family, dict(cfg[family]), expected, fix))
+    stride = getattr(parts.get("autoencoder"), "stride", 1)
+    if cfg.data.world.size % stride:
+        expected = f"a multiple of {stride}, the pixels of a latent cell"
+        fix = f"set data.world.size={max(stride, cfg.data.world.size // stride * stride)}"
+        problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _shapes(cfg: DictConfig) -> dict[str, object]:
+    from qk_lightning.assembly.dry_run import meta_parts
+
+    plain = cfg.copy()
+    plain.trainable = {}  # without LoRA
+    return {
+        family: (cfg[family].name, {name: p.shape for name, p in part.state_dict().items()})
+        for family, part in meta_parts(plain).items()
+    }
 
 
 def _check_data(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -73,6 +74,11 @@ class _Checker:
         for key in ("name", "preset"):
             if not isinstance(values.get(key), str) or not values[key]:
                 self._add(key, values.get(key), "a text", f"write `{key}: ...`")
+        name = values.get("name")
+        if isinstance(name, str) and name and not re.fullmatch(r"\w[\w.-]*", name):
+            plain = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "mine"
+            expected = "letters, digits, . _ - (a folder has this name)"
+            self._add("name", name, expected, f"write `name: {plain}`")
         axes = self._axes(values.get("axes"))
         given: dict[str, Any] = {
             "overrides": tuple(self._overrides("overrides", values.get("overrides"))),
@@ -140,6 +146,9 @@ class _Checker:
         names = [row.name for row in rows]
         if len(set(names)) < len(names):
             self._add("controls", names, "each name once", "rename one of them")
+        grid = {row.name for row in SweepFile("", "", axes=dict(axes)).grid()}
+        for name in grid.intersection(names):
+            self._add("controls", name, "a name that no row of the grid has", "rename the control")
         return rows
 
     def _baseline(self, node: Any, axes: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:

@@ -180,6 +180,7 @@ def _table_lines(plan: SweepPlan, table: Sequence[TableRow]) -> list[dict[str, A
                     "sd": summary.sd if summary else None,
                     "low": summary.low if summary else None,
                     "high": summary.high if summary else None,
+                    "compared_with": row.against,
                     "difference": between.mean if between else None,
                     "difference_low": between.low if between else None,
                     "difference_high": between.high if between else None,

@@ -6,7 +6,7 @@ Values are the last ones of each metric, read from the run folders.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,7 +56,8 @@ class TableRow:
         is_baseline: whether others are compared with it.
         seeds: seeds whose run of this stage is done.
         metrics: summary over seeds by metric; None where nothing was measured.
-        differences: difference to the baseline by metric; None where there is none.
+        against: name of the grid row that it is compared with; None where there is none.
+        differences: difference to that row by metric; None where there is none.
         trainable: parameters that were trained.
         total: parameters of all parts.
         seconds_per_step: mean over seeds.
@@ -70,6 +71,7 @@ class TableRow:
     is_baseline: bool
     seeds: tuple[int, ...]
     metrics: dict[str, Summary | None]
+    against: str | None
     differences: dict[str, Difference | None]
     trainable: int | None
     total: int | None
@@ -164,9 +166,7 @@ def make_table(plan: SweepPlan, results: Sequence[RunResult]) -> list[TableRow]:
         }
         for row in plan.file.rows():
             baseline = plan.file.baseline_of(row)
-            against = of_row[baseline.name] if baseline and baseline != row else []
-            is_baseline = baseline is not None and baseline == row
-            table.append(_table_row(plan, stage, row, of_row[row.name], against, is_baseline))
+            table.append(_table_row(plan, stage, row, baseline, of_row))
     return table
 
 
@@ -174,10 +174,13 @@ def _table_row(
     plan: SweepPlan,
     stage: str,
     row: Row,
-    here: Sequence[RunResult],
-    against: Sequence[RunResult],
-    is_baseline: bool,
+    baseline: Row | None,
+    of_row: Mapping[str, Sequence[RunResult]],
 ) -> TableRow:
+    here = of_row[row.name]
+    is_baseline = baseline == row
+    compared = baseline if baseline and not is_baseline else None
+    against = of_row[compared.name] if compared else []
     metrics: dict[str, Summary | None] = {}
     differences: dict[str, Difference | None] = {}
     for metric, goal in plan.file.metrics.items():
@@ -194,6 +197,7 @@ def _table_row(
         is_baseline=is_baseline,
         seeds=tuple(item.seed for item in here),
         metrics=metrics,
+        against=compared.name if compared else None,
         differences=differences,
         trainable=sum(part["trainable"] for part in parts.values()) if parts else None,
         total=sum(part["total"] for part in parts.values()) if parts else None,

@@ -6,19 +6,20 @@ MLflow: members do, in processes from a fork server. When nothing is left to do 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
 from qk_lightning.sweeps.file import SweepFile
-from qk_lightning.sweeps.graph import Graph, descendants, makespan
+from qk_lightning.sweeps.graph import PlannedRun, makespan
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
 from qk_lightning.sweeps.pool import PRELOAD, Pool
 from qk_lightning.sweeps.preflight import CHECK, texts_to_check
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
+from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.worker import Job
 from qk_lightning.tracking.mlflow_runs import is_logged
@@ -81,7 +82,8 @@ def run_sweep(
     Args:
         sweep: a sweep file's name or path, a sweep made in memory, or a plan.
         overrides: further overrides for every member (see `plan_sweep`).
-        redo: train again what was done by other code, and what came after it.
+        redo: train again what was done by other code, and what came after it; removed once all
+            members were checked.
         plain: lines instead of the live display; None looks at the terminal.
         write: prints the plan and the result.
         target: "module:function" that trains a run folder.
@@ -91,20 +93,21 @@ def run_sweep(
         The result; `exit_status` is what a command line returns.
 
     Raises:
-        ConfigError: with everything that is wrong in the sweep file or in a member.
+        ConfigError: with everything that is wrong in the sweep file or in a member; or a run
+            outside the sweep needs one that would be trained again.
     """
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, overrides)
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)
-    if redo and plan.changes:
-        forget(plan.graph, plan.changes)
-        plan = plan_sweep(plan.file)
-    write(plan.describe())
+    doomed: list[PlannedRun] = []
+    if redo:
+        plan, doomed = redo_sweep(plan)
+    write("\n".join([plan.describe(), *describe_redo(doomed)]))
     tracked = _experiments(plan)
     tracking_error = ""
     with Pool(plan.file.slots, plan.file.threads, preload) as pool:
-        outcome = _train(plan, pool, plain, target, tracked)
+        outcome = _train(plan, doomed, pool, plain, target, tracked)
         result = write_report(plan, describe_failures(plan, outcome))
         if tracked and not outcome.interrupted and not is_logged(plan.folder, result["inputs"]):
             try:
@@ -117,8 +120,29 @@ def run_sweep(
     return done
 
 
+def redo_sweep(plan: SweepPlan) -> tuple[SweepPlan, list[PlannedRun]]:
+    """Plan to train again what was done by other code, and what came after it.
+
+    Args:
+        plan: the sweep.
+
+    Returns:
+        The plan with those runs as not done, and those runs. Nothing is deleted yet.
+
+    Raises:
+        ConfigError: a run outside the sweep needs one of them.
+    """
+    graph, doomed = plan_redo(plan.graph, plan.changes)
+    return replace(plan, graph=graph, changes={}), doomed
+
+
 def _train(
-    plan: SweepPlan, pool: Pool, plain: bool | None, target: str, tracked: Sequence[str]
+    plan: SweepPlan,
+    doomed: Sequence[PlannedRun],
+    pool: Pool,
+    plain: bool | None,
+    target: str,
+    tracked: Sequence[str],
 ) -> Outcome:
     left = plan.to_run
     if not left:
@@ -134,7 +158,10 @@ def _train(
                 _prepare(pool, progress, plan.folder, experiment)
         except KeyboardInterrupt:
             pool.stop()
+            for run in doomed:
+                run.done = run.folder.is_done
             return Outcome(interrupted=True)
+        forget(doomed)
         return Executor(plan.graph, progress, target).run(pool)
 
 
@@ -144,7 +171,7 @@ def _check(pool: Pool, plan: SweepPlan) -> None:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    texts = texts_to_check([run.plan for run in plan.to_run])
+    texts = texts_to_check(as_new(plan.to_run))
     if problems := _call(pool, Job("checking the members", CHECK, (texts,), plan.folder)):
         raise ConfigError(problems)
 
@@ -193,20 +220,3 @@ def describe_failures(plan: SweepPlan, outcome: Outcome) -> list[str]:
         if skipped:
             lines.append(f"skipped for it: {', '.join(skipped)}")
     return lines
-
-
-def forget(graph: Graph, identities: Iterable[str]) -> None:
-    """Remove runs, and those that came after them.
-
-    Args:
-        graph: the runs, parents before children.
-        identities: the runs to remove.
-    """
-    doomed = {}
-    for identity in identities:
-        for run in (graph[identity], *descendants(graph, identity)):
-            if run.folder.has_config:
-                doomed[run.identity] = run
-    for run in doomed.values():
-        with run.folder.lock():
-            run.folder.remove()

@@ -5,9 +5,9 @@ The folder's config.yaml says all; a folder with a checkpoint goes on from it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import signal
+import threading
 import time
 import warnings
 from datetime import UTC, datetime
@@ -16,16 +16,15 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qk_lightning.assembly.build import families_of, open_world
 from qk_lightning.assembly.trainable import count_parameters, save_trained
-from qk_lightning.assembly.weights import starting_entries, write_entries
+from qk_lightning.assembly.weights import describe, starting_entries, write_entries
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
-from qk_lightning.data.sample import World
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
@@ -67,27 +66,25 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
 
 
 def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before: float) -> None:
-    parent = _parent_of(run)
     world = open_world(cfg.data.world)
     world.prepare()
-    entries = starting_entries(cfg, families_of(cfg), parent)
+    entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
     system = build_system(cfg, entries, run.path.parent)
     system.configure_model()
+    print("\n".join(describe(entries)))
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     write_json(run.path / "parameters.json", count_parameters(system.parts))
     write_json(run.provenance_json, provenance.collect())
-    data = system.data_module(world, _latents(system, world))
+    data = system.data_module(world, None)
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
     trainer = _trainer(run, cfg, data, [progress, *([ema] if ema else [])], loggers)
-    checkpoint = latest_checkpoint(run)
-    if checkpoint is not None:
-        step = int(checkpoint.stem.partition("=")[2])
-        run.keep_metrics_until(step)
-        data.start_step = step
-        log.info("%s goes on from step %d", run.name, step)
-    trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    device = trainer.strategy.root_device
+    if system.wants_latents:
+        data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
+    _fit(run, trainer, system, data)
+    system.to(device)  # Lightning leaves it on the CPU
     if ema is not None:
         ema.swap(system)
     system.on_trained(data)
@@ -100,27 +97,33 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     keep_newest(run)
 
 
+def _fit(run: RunFolder, trainer: Trainer, system: System, data: DataModule) -> None:
+    """Train from the last checkpoint that can be read.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it.
+    """
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is not None:
+        step = run.last_checkpoint_step
+        run.keep_metrics_until(step)
+        data.start_step = step
+        log.info("%s goes on from step %d", run.name, step)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as end:  # what Lightning makes of Ctrl-C
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from end
+
+
 def _parent_of(run: RunFolder) -> RunFolder | None:
     recorded = run.read_json("parent.json")
     if not recorded:
         return None
     beside = RunFolder(run.path.parent / recorded["folder"])
     return beside if beside.has_config else RunFolder(Path(recorded["path"]))
-
-
-def _latents(system: System, world: World) -> LatentCache | None:
-    if not system.wants_latents:
-        return None
-    key = f"{world.fingerprint()}-{_autoencoder_stamp(system)}"
-    return LatentCache.open(world, system.parts["autoencoder"], key)
-
-
-def _autoencoder_stamp(system: System) -> str:
-    """Hash what shapes latents: the codec's options and where its weights come from."""
-    entries = [entry for entry in system.entries if entry.part == "autoencoder"]
-    options = OmegaConf.to_container(system.config.autoencoder)
-    origins = [(entry.action, entry.sha256 or entry.file, entry.seed) for entry in entries]
-    return hashlib.sha256(json.dumps([options, origins]).encode()).hexdigest()[:16]
 
 
 def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:
@@ -163,23 +166,26 @@ def _score(
     from qk_lightning.evaluation.stage_scores import score_stage
     from qk_lightning.systems.query_kontext import QueryKontext
 
-    step = system.config.trainer.max_steps
-    validator = Trainer(
-        accelerator=system.config.trainer.accelerator,
-        devices=1,
-        precision=system.config.trainer.precision,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
-    scores = {name: float(value) for name, value in metrics.items()}
-    if isinstance(system, QueryKontext):
+    options = system.config.trainer
+    scores: dict[str, float] = {}
+    if system.config.validation.num_samples:
+        validator = Trainer(
+            accelerator=options.accelerator,
+            devices=1,
+            precision=options.precision,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
+        scores = {name: float(value) for name, value in metrics.items()}
+    if isinstance(system, QueryKontext) and system.config.validation.num_images:
+        system.to(trainer.strategy.root_device)
         system.merge_adapters()
         scores |= score_stage(system, data, run.samples / "final")
     for logger in loggers:
-        logger.log_metrics(scores, step)
+        logger.log_metrics(scores, options.max_steps - 1)  # as Lightning counts, from 0
         logger.finalize("success")
 
 

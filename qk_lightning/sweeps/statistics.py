@@ -51,8 +51,8 @@ class Difference:
     Args:
         summary: the differences' mean and interval.
         p_value: two-sided p value of the paired t test; None where there is no interval.
-        verdict: `better`, `worse`, `no difference shown` (the interval holds 0), or `not tested`
-            (too few seeds).
+        verdict: `better`, `worse`, `no difference shown` (the interval holds 0), `not tested` (too
+            few seeds), or `not finite`.
     """
 
     summary: Summary
@@ -78,9 +78,9 @@ def summarise(values: Sequence[float], confidence: float = CONFIDENCE) -> Summar
     count = len(values)
     if count == 0:
         raise ValueError("values: expected at least one value, got none; summarise what was run")
+    if not all(math.isfinite(value) for value in values):
+        return Summary(count, sum(values) / count, None, None)  # fsum refuses inf - inf
     mean = math.fsum(values) / count
-    if not math.isfinite(mean):
-        return Summary(count, mean, None, None)
     if count == 1:
         return Summary(count, mean, None, None)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
@@ -113,6 +113,8 @@ def paired_difference(
     if not seeds:
         return None
     summary = summarise([values[seed] - baseline[seed] for seed in seeds], confidence)
+    if not math.isfinite(summary.mean):
+        return Difference(summary, None, "not finite")
     if summary.half_width is None:
         return Difference(summary, None, "not tested")
     return Difference(summary, _p_value(summary), _verdict(summary, goal))

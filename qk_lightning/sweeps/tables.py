@@ -37,11 +37,13 @@ def format_difference(difference: Difference | None) -> str:
         difference: the difference, None where there is none.
 
     Returns:
-        For example `-0.031 [-0.050, -0.012] better`.
+        For example `-0.031 [-0.050, -0.012] better`; `not finite` where a run diverged.
     """
     if difference is None:
         return ""
     summary = difference.summary
+    if not math.isfinite(summary.mean):
+        return "not finite"
     if summary.low is None or summary.high is None:
         return f"{summary.mean:+.4g} not tested ({summary.count} < {MIN_SEEDS} seeds)"
     digits = decimals(summary.half_width or 0.0, summary.mean)
@@ -71,7 +73,7 @@ def format_number(value: float) -> str:
     return f"{value:.{decimals(0.0, value)}f}" if math.isfinite(value) else str(value)
 
 
-def format_count(value: int) -> str:
+def format_parameters(value: int) -> str:
     """Write a number of parameters.
 
     Args:
@@ -110,7 +112,9 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow]) -> list[list[str]]:
                 difference = format_difference(row.differences[metric])
                 cells.append("baseline" if row.is_baseline else difference or "-")
         known = row.trainable is not None and row.total is not None
-        parameters = f"{format_count(row.trainable or 0)} / {format_count(row.total or 0)}"
+        parameters = (
+            f"{format_parameters(row.trainable or 0)} / {format_parameters(row.total or 0)}"
+        )
         cells.append(parameters if known else "-")
         cells.append("-" if row.seconds_per_step is None else f"{row.seconds_per_step:.3g}")
         seeds = f"{len(row.seeds)} of {len(file.seeds)}"
@@ -119,7 +123,9 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow]) -> list[list[str]]:
 
 
 def _name(row: TableRow) -> str:
-    name = f"{row.row} (control)" if row.control else row.row
+    name = row.row
+    if row.control:
+        name += f" (control; difference to {row.against})" if row.against else " (control)"
     if row.other_code:
         files = "1 file differs" if row.other_code == 1 else f"{row.other_code} files differ"
         name += f" (other code: {files})"

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.run_folder import RunFolder
 
-Report = Callable[[dict[str, Any]], None]
-REPORT_SECONDS = 0.5
+if TYPE_CHECKING:
+    from qk_lightning.training.callbacks import Report
+
 ORPHANED = 75
 LOG_FILE = "log.txt"
 ERROR_FILE = "error.txt"
@@ -74,10 +75,13 @@ def work(job: Job, sender: connection.Connection, surroundings: Surroundings) ->
         surroundings: environment, folder and threads to work in.
     """
     _settle(job, surroundings)
+
+    def report(message: dict[str, Any]) -> None:
+        sender.send(("progress", message))
+
     try:
         function = load_target(job.target)
-        extra = (throttled(lambda message: sender.send(("progress", message))),)
-        result = function(*job.arguments, *(extra if job.reports else ()))
+        result = function(*job.arguments, *((report,) if job.reports else ()))
     except Exception as error:
         traceback.print_exc()
         write_text(job.folder / ERROR_FILE, traceback.format_exc())
@@ -180,24 +184,3 @@ def _write_output_to(path: Path) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - open to the end
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}")
-
-
-def throttled(report: Report, seconds: float = REPORT_SECONDS) -> Report:
-    """Let through one message now and then.
-
-    Args:
-        report: takes the messages.
-        seconds: shortest time between two.
-
-    Returns:
-        What a run calls at each step.
-    """
-    last = 0.0
-
-    def call(message: dict[str, Any]) -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            report(message)
-
-    return call

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from qk_lightning.assembly.weights import Entry
 from qk_lightning.data.module import DataModule
@@ -18,6 +19,7 @@ from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import System
 
 STATISTICS_BATCHES = 16
+MAX_PSNR = 100.0
 
 
 class Autoencoder(System):
@@ -109,7 +111,7 @@ def image_psnr(images: Tensor, target: Tensor) -> Tensor:
         target: [B, 3, H, W].
 
     Returns:
-        [B].
+        [B], at most 100, which stands for equal images.
     """
-    error = (images - target).square().flatten(1).mean(1).clamp_min(1e-10)
-    return 10 * torch.log10(4.0 / error)
+    psnr = peak_signal_noise_ratio(images, target, 2.0, reduction="none", dim=(1, 2, 3))
+    return psnr.clamp(max=MAX_PSNR)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from qk_lightning.assembly.weights import Entry
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.data.randomness import normal, stratified, uniform
 from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import System
@@ -54,6 +55,9 @@ class QueryKontext(System):
         prompt_dropout: share of samples trained with the empty prompt.
         image_dropout: share of groups trained without their input images, in VLM and head.
 
+    Raises:
+        ConfigError: a share is not in [0, 1].
+
     Source: Query-Kontext, arXiv 2509.26641, sec. 3; MetaQuery, arXiv 2504.06256, sec. 3.
     """
 
@@ -72,6 +76,14 @@ class QueryKontext(System):
         image_dropout: float = 0.0,
     ) -> None:
         super().__init__(config, entries, root)
+        shares = {"prompt_dropout": prompt_dropout, "image_dropout": image_dropout}
+        problems = [
+            Problem(f"system.{name}", share, "a share from 0 to 1", "choose one")
+            for name, share in shares.items()
+            if not 0 <= share <= 1
+        ]
+        if problems:
+            raise ConfigError(problems)
         self.context = context
         self.low_level = low_level
         self.prompt_dropout = prompt_dropout
@@ -103,7 +115,7 @@ class QueryKontext(System):
         latents = self.target_latents(batch)
         noise = normal(0, "val/noise", batch.index, latents.shape[1:]).to(latents)
         levels = stratified(int(batch.index.max()) + 1).to(latents)[batch.index]
-        sigma = self.objective.draw_sigma(levels)
+        sigma = self.objective.draw_sigma(levels).to(latents)
         loss = self.velocity_loss(batch, latents, noise, sigma).mean()
         for name in ("val/loss", f"val/loss/{batch.task}"):
             self.log(name, loss, batch_size=batch.batch_size, on_step=False, on_epoch=True)

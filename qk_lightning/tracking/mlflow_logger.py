@@ -5,8 +5,7 @@ Imported only where a run is trained with MLflow on: it imports Lightning.
 
 from __future__ import annotations
 
-import math
-import re
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,17 +19,31 @@ from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.tracking.mlflow_store import RECORD, ensure_store, standing_run, store_uri
+from qk_lightning.tracking.mlflow_store import (
+    MAX_METRICS,
+    RECORD,
+    ensure_store,
+    metric_key,
+    outages,
+    standing_run,
+    storable,
+    store_uri,
+)
 
 # A call costs 15 to 24 ms however much it carries, and takes up to 1,000 metrics.
 FLUSH_SECONDS = 5.0
-MAX_METRICS = 1000
+PAUSE_SECONDS = 60.0  # after a failure: each try may hold training up for seconds
+MAX_WAITING = 50_000
 MAX_PARAMS = 100
 MAX_CHARACTERS = 500
+log = logging.getLogger("qk_lightning")
 
 
 class StageLogger(MLFlowLogger):
     """Shows one run folder as one MLflow run.
+
+    A store that cannot be reached never ends the run: metrics wait until it answers (the oldest
+    are dropped past a limit), and the log has one warning. metrics.csv has all of them.
 
     Args:
         folder: the run's folder; its `mlflow.json` names the MLflow run to go on with.
@@ -43,24 +56,45 @@ class StageLogger(MLFlowLogger):
         self._cfg = cfg
         self._waiting: list[Metric] = []
         self._flushed = time.monotonic()
+        self._paused_until = 0.0
+        self._warned = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
-        """The MLflow client; the run exists from the first use on."""
+        """The MLflow client; the run exists from the first use on, if the store answers."""
+        if not self._initialized and time.monotonic() >= self._paused_until:
+            try:
+                self._connect()
+            except outages() as error:
+                self._pause(error)
         client: MlflowClient = self._mlflow_client
-        if not self._initialized:
-            experiment_id = ensure_store(self._cfg.tracking.experiment)
-            run_id = standing_run(client, self._folder.read_json(RECORD))
-            if run_id is not None:
-                client.update_run(run_id, status="RUNNING")
-            self._experiment_id = experiment_id
-            self._run_id = run_id or self._create(client, experiment_id)
-            self._initialized = True
         return client
 
-    def _create(self, client: MlflowClient, experiment_id: str) -> str:
-        """Make the MLflow run with its parameters and tags, and note it in the run folder."""
+    def _connect(self) -> MlflowClient:
+        """Return the client; find or make the MLflow run unless that is done."""
+        client: MlflowClient = self._mlflow_client
+        if self._initialized:
+            return client
+        experiment_id = ensure_store(self._cfg.tracking.experiment)
+        record = self._folder.read_json(RECORD)
+        run_id = standing_run(client, record)
+        if run_id is not None:
+            client.update_run(run_id, status="RUNNING")
+        else:
+            run_id = str(client.create_run(experiment_id, run_name=self._folder.name).info.run_id)
+            record = {"uri": store_uri(), "experiment_id": experiment_id, "run_id": run_id}
+            # Noted at once: a failure from here on must not lead to a second MLflow run.
+            record["described"] = False
+            write_json(self._folder.path / RECORD, record)
+        if not record.get("described", True):
+            self._describe(client, run_id)
+            write_json(self._folder.path / RECORD, {**record, "described": True})
+        self._experiment_id, self._run_id, self._initialized = experiment_id, run_id, True
+        return client
+
+    def _describe(self, client: MlflowClient, run_id: str) -> None:
+        """Log the run's parameters, tags and configuration; twice the same does no harm."""
         tags = {
             "qk.kind": "stage",
             "qk.identity": self._folder.identity,
@@ -68,16 +102,11 @@ class StageLogger(MLFlowLogger):
             "qk.name": str(self._cfg.name),
             "qk.folder": str(self._folder.path),
         }
-        run = client.create_run(experiment_id, run_name=self._folder.name)
-        run_id = str(run.info.run_id)
         params = [Param(key, value) for key, value in flat_params(self._cfg).items()]
         for start in range(0, len(params), MAX_PARAMS):
             client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         client.log_artifact(run_id, str(self._folder.path / "config.yaml"))
-        record = {"uri": store_uri(), "experiment_id": experiment_id, "run_id": run_id}
-        write_json(self._folder.path / RECORD, record)
-        return run_id
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -95,12 +124,13 @@ class StageLogger(MLFlowLogger):
 
         Args:
             metrics: value by name.
-            step: the optimiser step.
+            step: Lightning's number of the optimiser step: the first one is 0, and 1 here.
         """
         now = int(time.time() * 1000)
         for name, value in metrics.items():
-            key = re.sub(r"[^\w/. -]", "_", name)
-            self._waiting.append(Metric(key, _storable(float(value)), now, step or 0))
+            amount = storable(float(value))
+            self._waiting.append(Metric(metric_key(name), amount, now, (step or 0) + 1))
+        del self._waiting[:-MAX_WAITING]
         if len(self._waiting) >= MAX_METRICS:
             self.flush()
 
@@ -112,10 +142,24 @@ class StageLogger(MLFlowLogger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Send the gathered metrics, a thousand a call."""
-        waiting, self._waiting, self._flushed = self._waiting, [], time.monotonic()
-        for start in range(0, len(waiting), MAX_METRICS):
-            self.experiment.log_batch(self.run_id, metrics=waiting[start : start + MAX_METRICS])
+        """Send the gathered metrics, a thousand a call; what fails waits for the next time."""
+        self._flushed = time.monotonic()
+        if not self._waiting or self._flushed < self._paused_until:
+            return
+        try:
+            client = self._connect()
+            while self._waiting:
+                client.log_batch(str(self._run_id), metrics=self._waiting[:MAX_METRICS])
+                del self._waiting[:MAX_METRICS]
+        except outages() as error:
+            self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        self._paused_until = time.monotonic() + PAUSE_SECONDS
+        if not self._warned:
+            self._warned = True
+            text = "MLflow (%s) does not answer; %s goes on, and metrics.csv has its metrics: %s"
+            log.warning(text, store_uri(), self._folder.name, error)
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
@@ -124,8 +168,14 @@ class StageLogger(MLFlowLogger):
         Args:
             status: Lightning's word for how the run ended.
         """
+        self._paused_until = 0.0
         self.flush()
-        super().finalize(status)
+        if self._paused_until:
+            return
+        try:
+            super().finalize(status)
+        except outages() as error:
+            self._pause(error)
 
 
 def flat_params(cfg: DictConfig) -> dict[str, str]:
@@ -149,8 +199,3 @@ def flat_params(cfg: DictConfig) -> dict[str, str]:
 
     walk("", OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
     return flat
-
-
-def _storable(value: float) -> float:
-    """Bound infinities: sqlite keeps them as the largest float, other stores refuse them."""
-    return math.copysign(1.7e308, value) if math.isinf(value) else value

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.tracking.mlflow_store import (
+    MAX_METRICS,
     RECORD,
     ensure_store,
     make_client,
+    metric_key,
     standing_run,
+    storable,
     store_uri,
 )
 
@@ -93,12 +96,10 @@ def _log_metrics(client: MlflowClient, run_id: str, result: dict[str, Any]) -> N
             if summary is None:
                 continue
             key = f"{row['stage']}/{name}" if is_step else f"{row['stage']}/{name}/{row['row']}"
-            key = "".join(
-                letter if letter.isalnum() or letter in "_-./ " else "_" for letter in key
-            )
-            metrics.append(Metric(key, summary["mean"], now, value if is_step else 0))
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+            mean = storable(summary["mean"])
+            metrics.append(Metric(metric_key(key), mean, now, value if is_step else 0))
+    for start in range(0, len(metrics), MAX_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
 
 
 def _tag_stage_runs(client: MlflowClient, result: dict[str, Any]) -> list[dict[str, Any]]:

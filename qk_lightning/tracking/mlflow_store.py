@@ -7,7 +7,10 @@ the truth; losing the store loses a view.
 from __future__ import annotations
 
 import importlib.util
+import logging
+import math
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 VARIABLE = "MLFLOW_TRACKING_URI"
 RECORD = "mlflow.json"
+# Without status.json: it says `running` until all of this is stored.
 RUN_FILES = (
-    "config.yaml", "status.json", "metrics.csv", "parameters.json", "provenance.json",
-    "sources.json", "weights.json", "parent.json",
+    "config.yaml", "metrics.csv", "parameters.json", "provenance.json", "sources.json",
+    "weights.json", "parent.json",
 )  # fmt: skip
+MAX_METRICS = 1000  # a call takes no more
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+log = logging.getLogger("qk_lightning")
 
 
 def store_uri() -> str:
@@ -115,6 +122,39 @@ def make_client() -> MlflowClient:
     return MlflowClient(store_uri())
 
 
+def outages() -> tuple[type[Exception], ...]:
+    """Return the errors that mean that the store cannot be used now."""
+    from mlflow.exceptions import MlflowException
+
+    errors: tuple[type[Exception], ...] = (
+        MlflowException,
+        OSError,
+    )  # OSError: requests' errors too
+    if importlib.util.find_spec("sqlalchemy") is not None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        errors += (SQLAlchemyError,)
+    return errors
+
+
+def metric_key(name: str) -> str:
+    """Return a metric's name in the letters that MLflow takes.
+
+    Args:
+        name: our name of the metric.
+    """
+    return re.sub(r"[^\w/. -]", "_", name)
+
+
+def storable(value: float) -> float:
+    """Bound infinities: sqlite keeps them as the largest float, other stores refuse them.
+
+    Args:
+        value: a metric's value.
+    """
+    return math.copysign(1.7e308, value) if math.isinf(value) else value
+
+
 def stage_logger(folder: RunFolder, cfg: DictConfig) -> MLFlowLogger | None:
     """Make the logger of a stage's run; Lightning's Trainer takes it.
 
@@ -125,15 +165,22 @@ def stage_logger(folder: RunFolder, cfg: DictConfig) -> MLFlowLogger | None:
         cfg: its resolved configuration.
 
     Returns:
-        The logger, None when `tracking.name` is `none`.
+        The logger; None when `tracking.name` is `none`, and when the store's file cannot be
+        used (the log says so: the run itself needs no store).
     """
     check_tracking(cfg)
     if cfg.tracking.name != "mlflow":
         return None
-    ensure_store(cfg.tracking.experiment)
+    os.environ.setdefault(RETRIES, "2")  # MLflow's seven would hold training up for minutes
     from qk_lightning.tracking.mlflow_logger import StageLogger
 
-    return StageLogger(folder, cfg)
+    try:
+        if store_folder() is not None:
+            ensure_store(cfg.tracking.experiment)  # the client's constructor would make the file
+        return StageLogger(folder, cfg)
+    except outages() as error:
+        log.warning("%s is not shown in MLflow (%s): %s", folder.name, store_uri(), error)
+        return None
 
 
 def standing_run(client: MlflowClient, record: dict[str, Any]) -> str | None:
@@ -159,6 +206,8 @@ def standing_run(client: MlflowClient, record: dict[str, Any]) -> str | None:
 def log_run_artifacts(folder: RunFolder) -> None:
     """Put a run's small files and its pictures into its MLflow run.
 
+    A store that cannot be reached is a warning in the log: the files stand in the run folder.
+
     Args:
         folder: the run; one that was not tracked in this store is left alone.
     """
@@ -166,6 +215,13 @@ def log_run_artifacts(folder: RunFolder) -> None:
     if not record:
         return
     client = make_client()
+    try:
+        _log_run_artifacts(client, folder, record)
+    except outages() as error:
+        log.warning("the files of %s are not in MLflow: %s", folder.name, error)
+
+
+def _log_run_artifacts(client: MlflowClient, folder: RunFolder, record: dict[str, Any]) -> None:
     run_id = standing_run(client, record)
     if run_id is None:
         return

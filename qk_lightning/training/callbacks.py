@@ -104,11 +104,11 @@ class RunFolderLogger(Logger):
 
         Args:
             metrics: value by metric.
-            step: the optimiser step.
+            step: Lightning's number of the optimiser step: the first one is 0, and 1 here.
         """
         values = {name: value for name, value in metrics.items() if name != "epoch"}
         if values:
-            self.run.append_metrics(step or 0, values)
+            self.run.append_metrics((step or 0) + 1, values)
 
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any

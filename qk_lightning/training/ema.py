@@ -25,14 +25,14 @@ class EMACallback(Callback):
         self.decay = decay
         self.shadow: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}
-        self._is_swapped = False
+        self._kept: dict[str, Tensor] = {}  # the weights, while the average stands in their place
         self._last_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights, or with the average of the resumed checkpoint."""
         live = trainable_state(pl_module)
         self.shadow = {
-            name: self._loaded.get(name, weight).detach().clone().to(weight.device)
+            name: self._loaded.get(name, weight).detach().clone().to(weight.device).float()
             for name, weight in live.items()
         }
 
@@ -52,31 +52,30 @@ class EMACallback(Callback):
         live = trainable_state(pl_module)
         names = list(self.shadow)
         with torch.no_grad():
-            torch._foreach_lerp_(
-                [self.shadow[name] for name in names], [live[name] for name in names], 1 - decay
-            )
+            weights = [live[name].float() for name in names]
+            torch._foreach_lerp_([self.shadow[name] for name in names], weights, 1 - decay)
 
     def swap(self, pl_module: LightningModule) -> None:
-        """Exchange weights and average.
+        """Put the average in the weights' place, or the weights back.
 
         Args:
             pl_module: the system.
         """
+        live = trainable_state(pl_module)
+        kept = {} if self._kept else {name: w.detach().clone() for name, w in live.items()}
         with torch.no_grad():
-            for name, weight in trainable_state(pl_module).items():
-                kept = weight.detach().clone()
-                weight.copy_(self.shadow[name])
-                self.shadow[name].copy_(kept)
-        self._is_swapped = not self._is_swapped
+            for name, weight in live.items():
+                weight.copy_(self._kept[name] if self._kept else self.shadow[name])
+        self._kept = kept
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average."""
-        if self.shadow and not self._is_swapped:
+        if self.shadow and not self._kept:
             self.swap(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train on with the weights."""
-        if self._is_swapped:
+        if self._kept:
             self.swap(pl_module)
 
     def state_dict(self) -> dict[str, Any]:

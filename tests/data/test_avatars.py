@@ -14,7 +14,7 @@ import pytest
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.data.sample import TASKS
 from qk_lightning.data.worlds import avatar_text
-from qk_lightning.data.worlds.avatar_art import AvatarRenderer, _box_average, _draw, style_meta
+from qk_lightning.data.worlds.avatar_art import AvatarRenderer, _box_average, _draw
 from qk_lightning.data.worlds.avatar_people import NUM_KINDS, PAIR
 from qk_lightning.data.worlds.avatar_tables import MICAH
 from qk_lightning.data.worlds.avatars import Avatars
@@ -58,6 +58,17 @@ def test_prepare_writes_the_whole_table_once(world, root):
     written = world.table_path.stat().st_mtime_ns
     Avatars(num_identities=16, num_val=16).prepare()
     assert world.table_path.stat().st_mtime_ns == written
+
+
+def test_a_table_cut_short_is_made_anew():
+    given = {"num_identities": 2, "num_val": 2}
+    world = Avatars(**given)
+    world.prepare()
+    expected = np.load(world.table_path)
+    world.table_path.write_bytes(world.table_path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="made anew"):
+        assert (Avatars(**given).image(1) == expected[1]).all()
+    assert (np.load(world.table_path) == expected).all()
 
 
 def test_rows_are_the_renders_of_their_attributes(world):
@@ -228,10 +239,6 @@ def test_all_mistakes_are_told_at_once():
         ConfigError, match=r"(?s)2 problems.*data.world.size = 30.*data.world.num_val = 1"
     ):
         Avatars(size=30, num_val=1)
-
-
-def test_the_licence_allows_use_with_credit():
-    assert style_meta("micah")["license"]["name"] == "CC BY 4.0"
 
 
 def test_no_torch_is_imported():

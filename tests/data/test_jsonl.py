@@ -10,7 +10,7 @@ from PIL import Image
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.data.collate import Collate
 from qk_lightning.data.mixture import BatchOrder
-from qk_lightning.data.worlds.jsonl import Jsonl, load_image
+from qk_lightning.data.worlds.jsonl import Jsonl
 
 SOURCE = [{"path": "0.png", "role": "source"}]
 
@@ -174,16 +174,18 @@ def test_every_mistake_is_told_at_once(root):
         {"prompt": "", "target": "none.png"},
         {"prompt": "", "target": "text.png"},
         {"prompt": "", "target": ""},
+        {"prompt": "", "target": "1.png", "images": SOURCE * 2},
     ]
     with pytest.raises(ConfigError) as error:
         _open(root, entries)
     text = str(error.value)
-    assert "14 problems" in text
-    for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15):
+    assert "15 problems" in text
+    for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16):
         assert f"list.jsonl:{number}:" in text or f"list.jsonl:{number} =" in text
     for words in ("did you mean 'source'?", "did you mean 'images'?", "did you mean 'editing'?"):
         assert words in text
     assert "line 11 has it" in text and "an existing file" in text
+    assert "at most one source" in text and 'make the others references: "role": "ref' in text
 
 
 def test_twenty_mistakes_are_listed_and_the_rest_counted(root):
@@ -212,25 +214,3 @@ def test_a_picture_cut_short_is_named_when_it_is_decoded(root):
     world = _open(root, [{"prompt": "", "target": "0.jpg"}, *_captions(3)])
     with pytest.raises(ConfigError, match=r"0\.jpg"):
         world.prepare()
-
-
-def test_transparency_is_white_and_the_middle_is_kept(root):
-    picture = np.zeros((10, 30, 4), dtype=np.uint8)
-    picture[:, 10:20] = (255, 0, 0, 255)
-    Image.fromarray(picture).save(root / "wide.png")
-    assert (load_image(root / "wide.png", 10)[:, 5, 2:8].T == (255, 0, 0)).all()
-    Image.new("LA", (8, 8), (0, 0)).save(root / "clear.png")
-    assert (load_image(root / "clear.png", 4) == 255).all()
-    palette = Image.new("RGBA", (8, 8), (0, 0, 0, 0)).quantize(4)
-    palette.save(root / "palette.png")
-    assert (load_image(root / "palette.png", 4) == 255).all()
-
-
-def test_exif_rotation_is_applied(root):
-    picture = np.zeros((20, 20, 3), dtype=np.uint8)
-    picture[:10] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    Image.fromarray(picture).save(root / "turned.png", exif=exif)
-    image = load_image(root / "turned.png", 10)
-    assert image[:, 1].max() == 0 and image[:, 8].min() == 255

@@ -14,9 +14,12 @@ from torch import nn
 from qk_lightning.data.collate import Collate, to_unit
 from qk_lightning.data.latent_cache import LatentCache, latent_key
 from qk_lightning.data.mixture import Draw
+from qk_lightning.parts.autoencoders.kl import KL
+from qk_lightning.parts.autoencoders.pixels import Pixels
+from qk_lightning.parts.base import Part
 
 
-class Codec(nn.Module):
+class Codec(Part):
     """Halves the picture; counts its calls in a file."""
 
     def __init__(self, log=None, seconds=0.0):
@@ -41,7 +44,7 @@ def root(tmp_path, monkeypatch):
 
 def test_rows_are_the_encoded_images():
     world, codec, seen = TinyWorld(), Codec().train(), []
-    cache = LatentCache.open(world, codec, "k", 8, lambda done, total: seen.append((done, total)))
+    cache = LatentCache.open(world, codec, 8, lambda done, total: seen.append((done, total)))
     assert seen == [(8, 20), (16, 20), (20, 20)] and codec.training
     assert (len(cache), cache.shape) == (20, (2, 2, 2)) and cache.table.dtype == torch.float32
     for row in (0, 7, 19):
@@ -51,20 +54,20 @@ def test_rows_are_the_encoded_images():
 
 
 def test_reading_never_gives_a_view_of_the_table():
-    cache = LatentCache.open(TinyWorld(), Codec(), "k")
+    cache = LatentCache.open(TinyWorld(), Codec())
     cache[[1]].fill_(9.0)
     assert not (cache[[1]] == 9.0).any()
 
 
 def test_half_precision_is_stored_as_float32():
-    cache = LatentCache.open(TinyWorld(), Codec().bfloat16(), "k")
+    cache = LatentCache.open(TinyWorld(), Codec().bfloat16())
     assert cache.table.dtype == torch.float32
 
 
 def test_a_finished_file_is_read_without_encoding_or_locking(root, monkeypatch):
-    LatentCache.open(TinyWorld(), Codec(), "k")
+    LatentCache.open(TinyWorld(), Codec())
     monkeypatch.setattr("qk_lightning.data.disk_cache.FolderLock", None)
-    LatentCache.open(TinyWorld(), Codec(root / "log"), "k")
+    LatentCache.open(TinyWorld(), Codec(root / "log"))
     assert not (root / "log").exists()
 
 
@@ -77,7 +80,11 @@ def _empty(path):
 
 
 def _fewer_rows(path):
-    save_file({"latents": load_file(path)["latents"][:5].clone()}, path, {"key": "k"})
+    save_file(
+        {"latents": load_file(path)["latents"][:5].clone()},
+        path,
+        {"key": latent_key(TinyWorld(), Codec())},
+    )
 
 
 def _other_key(path):
@@ -86,11 +93,11 @@ def _other_key(path):
 
 @pytest.mark.parametrize("damage", [_truncate, _empty, _fewer_rows, _other_key])
 def test_a_damaged_file_is_made_anew(damage):
-    first = LatentCache.open(TinyWorld(), Codec(), "k")
+    first = LatentCache.open(TinyWorld(), Codec())
     expected = first.table.clone()
     damage(first.path)
     with pytest.warns(UserWarning, match="made anew"):
-        again = LatentCache.open(TinyWorld(), Codec(), "k")
+        again = LatentCache.open(TinyWorld(), Codec())
     assert torch.equal(again.table, expected)
 
 
@@ -98,22 +105,76 @@ def test_nothing_stays_behind_when_encoding_fails(root):
     codec = Codec()
     codec.scale.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
-        LatentCache.open(TinyWorld(), codec, "k")
+        LatentCache.open(TinyWorld(), codec)
     assert not list((root / "runs/cache/latents").iterdir())
 
 
-def test_the_key_names_world_size_and_autoencoder():
+def _key(codec, world=None):
+    return latent_key(world or TinyWorld(), codec)
+
+
+def _small_kl(**changes):
+    torch.manual_seed(0)
+    return KL(**{"block_out_channels": [8, 8], "latent_channels": 4, **changes})
+
+
+def test_the_key_follows_world_weights_and_settings():
     keys = {
-        latent_key(TinyWorld(4), "a"),
-        latent_key(TinyWorld(8), "a"),
-        latent_key(TinyWorld(4), "b"),
+        _key(Codec()),
+        _key(Codec(), TinyWorld(8)),
+        _key(Codec().bfloat16()),
+        _key(Pixels(patch=2)),
+        _key(Pixels(patch=2, scale=0.5)),
     }
-    assert len(keys) == 3 and latent_key(TinyWorld(4), "a") in keys
+    other = Codec()
+    other.scale.data += 1e-6
+    newer = Codec()
+    newer.version = 2
+    keys |= {_key(other), _key(newer)}
+    assert len(keys) == 7 and _key(Codec(log="anywhere")) in keys
+
+
+def test_the_key_follows_statistics_and_not_where_the_codec_lies(tmp_path):
+    codec = _small_kl()
+    without = _key(codec)
+    codec.set_statistics([0.1] * 4, [2.0] * 4)
+    assert _key(codec) != without
+    for name in ("one", "two"):
+        codec.export(tmp_path / name)
+        again = KL(path=str(tmp_path / name))
+        assert _key(again) != _key(codec)  # its weights are still random
+        again.load_base()
+        assert _key(again) == _key(codec)
+
+
+SOURCE = """
+from qk_lightning.parts.base import Part
+
+
+class Mine(Part):
+    def encode(self, images):
+        return images{}
+"""
+
+
+def test_the_key_follows_the_source_of_the_class(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "my_codec.py"
+    file.write_text(SOURCE.format(""))
+    from my_codec import Mine
+
+    first = _key(Mine())
+    file.write_text(SOURCE.format(" * 2"))
+    assert _key(Mine()) != first
+    nowhere = {}
+    exec(SOURCE.format(""), {"__name__": "typed_in"}, nowhere)
+    with pytest.raises(ValueError, match=r"Mine is in no file.*cache_latents"):
+        _key(nowhere["Mine"]())
 
 
 def _open_in_child(log, queue):
     torch.set_num_threads(1)
-    cache = LatentCache.open(TinyWorld(), Codec(log, seconds=0.1), "k", batch_size=5)
+    cache = LatentCache.open(TinyWorld(), Codec(log, seconds=0.1), batch_size=5)
     queue.put((os.getpid(), float(cache.table.sum())))
 
 
@@ -135,7 +196,7 @@ def test_of_two_processes_one_encodes_and_the_other_waits(root):
 
 
 def test_a_worker_gets_the_path_not_the_table():
-    cache = LatentCache.open(TinyWorld(), Codec(), "k")
+    cache = LatentCache.open(TinyWorld(), Codec())
     assert cache.table is not None
     assert len(pickle.dumps(cache)) < 500
     assert torch.equal(pickle.loads(pickle.dumps(cache))[[2]], cache[[2]])
@@ -143,7 +204,7 @@ def test_a_worker_gets_the_path_not_the_table():
 
 def test_batches_carry_latents():
     world = TinyWorld()
-    cache = LatentCache.open(world, Codec(), "k")
+    cache = LatentCache.open(world, Codec())
     batch = Collate(world, cache)([Draw("editing", 7, 0), Draw("editing", 9, 1)])
     assert torch.equal(batch.target_latents, cache[[7, 9]])
     assert batch.image_latents.shape == (2, 2, 2, 2, 2)

@@ -10,7 +10,7 @@ import pytest
 from tiny_world import TinyWorld
 
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.data.hashing import mix, permutation, uniform
+from qk_lightning.data.hashing import hash_uniform, mix, permutation
 from qk_lightning.data.mixture import BatchOrder, check_batch_sizes
 
 TASKS = {"text_to_image": 1.0, "editing": 1.0}
@@ -70,9 +70,13 @@ def test_every_item_once_before_any_repeats_in_another_order_each_epoch():
 
 
 def test_layouts_are_drawn_by_weight_and_size():
-    order = _order(tasks={"text_to_image": 1.0, "editing": 3.0}, groups_per_step=1)
+    order = _order(
+        tasks={"text_to_image": 1.0, "editing": 3.0}, groups_per_step=1, global_batch_size=1
+    )
     steps = 4000
-    counts = Counter(order.group_layout(step, 0).roles for step in range(steps))
+    draws = _steps(order, steps)
+    samples = [TinyWorld().sample(draw.task, "train", draw.index) for draw in draws]
+    counts = Counter(sample.roles for sample in samples)
     expected = {(): 1 / 4, ("source",): 3 / 4 * 7 / 12, ("source", "reference"): 3 / 4 * 5 / 12}
     for roles, share in expected.items():
         assert counts[roles] / steps == pytest.approx(share, abs=0.025)
@@ -108,7 +112,7 @@ def test_permutation_is_one_to_one(count):
 def test_permutation_has_no_favourite_places():
     firsts = np.bincount([permutation(10, 9, epoch)[0] for epoch in range(5000)], minlength=10)
     assert abs(firsts / 500 - 1).max() < 0.2
-    assert abs(uniform(mix(9, np.arange(20_000))).mean() - 0.5) < 0.01
+    assert abs(hash_uniform(mix(9, np.arange(20_000))).mean() - 0.5) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,20 @@ def test_kl_built_on_meta_equals_kl_built_eagerly(tmp_path):
     torch.testing.assert_close(again(images()), part(images()))
 
 
+@torch.no_grad()
+def test_codecs_answer_in_the_precision_they_were_asked_in():
+    part = small_kl()
+    part.set_statistics([0.1] * 4, [2.0] * 4)
+    latents, decoded = part.encode(images()), part.decode(part.encode(images()))
+    assert part.encode(images().bfloat16()).dtype == torch.bfloat16
+    part.bfloat16()
+    half_latents, half_decoded = part.encode(images()), part.decode(latents)
+    assert half_latents.dtype == half_decoded.dtype == torch.float32
+    torch.testing.assert_close(half_latents, latents, atol=5e-2, rtol=0)
+    torch.testing.assert_close(half_decoded, decoded, atol=0.1, rtol=0)
+    assert Pixels().bfloat16().encode(images()).dtype == torch.float32
+
+
 def test_kl_refuses_arguments_that_contradict_the_folder(tmp_path):
     small_kl().export(tmp_path)
     KL(path=str(tmp_path), latent_channels=4)

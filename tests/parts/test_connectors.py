@@ -48,6 +48,17 @@ def test_a_row_of_nothing_but_padding_gives_zeros_and_finite_gradients(name):
     assert all(p.grad.any() for n, p in part.named_parameters() if "to_k.bias" not in n)
 
 
+@EACH
+def test_states_may_come_in_another_precision(name):
+    part, states = make(name), torch.randn(2, 4, 32).bfloat16().requires_grad_()
+    mask = torch.tensor([[True] * 4, [False, True, True, True]])
+    output = part(states, mask)
+    torch.testing.assert_close(output, part(states.float(), mask))
+    output.sum().backward()
+    assert output.dtype == torch.float32 and states.grad.dtype == torch.bfloat16
+    assert part.bfloat16()(states.float(), mask).dtype == torch.bfloat16
+
+
 @torch.no_grad()
 def test_enc_proj_sees_later_tokens_and_their_order():
     part, states = make("enc_proj"), torch.randn(1, 5, 32)

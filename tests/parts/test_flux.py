@@ -119,6 +119,20 @@ def test_pictures_roles_and_their_order_change_the_velocity():
 
 
 @torch.no_grad()
+def test_inputs_may_come_in_another_precision():
+    head, inputs = make(), {**batch(), "image_latents": pictures(1), "roles": ("source",)}
+    inputs["condition_mask"][0, 0] = False
+    expected = head(**inputs)
+    half = {k: v.bfloat16() if k == "condition" else v for k, v in inputs.items()}
+    torch.testing.assert_close(head(**half), expected, atol=2e-2, rtol=0)
+    velocity = head.bfloat16()(**inputs)
+    assert velocity.dtype == torch.float32
+    torch.testing.assert_close(velocity, expected, atol=5e-2, rtol=0)
+    half["noisy_latents"] = inputs["noisy_latents"].bfloat16()
+    assert head(**half).dtype == torch.bfloat16
+
+
+@torch.no_grad()
 def test_shape_follows_latents_that_are_not_square_and_patches_of_cells():
     inputs = batch(height=4, width=6)
     assert make()(**inputs).shape == (2, 5, 4, 6)

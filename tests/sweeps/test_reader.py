@@ -75,3 +75,32 @@ def test_all_mistakes_are_named_at_once():
 def test_a_baseline_outside_its_axis_is_refused():
     with pytest.raises(ConfigError, match=r"one of \[1, 2\]"):
         parse_sweep({"name": "a", "preset": "b", "axes": {"x": [1, 2]}, "baseline": {"x": 3}})
+
+
+def test_a_control_is_compared_with_the_grid_row_of_its_own_values():
+    values = {"name": "a", "preset": "b", "axes": {"x": [1, 4], "y": [0, 1]}, "baseline": {"x": 1}}
+    both = ["x=4", "y=1"]
+    controls = [("all", both), ("one", ["x=4"]), ("far", ["x=9", "y=1"]), ("none", ["z=1"])]
+    values["controls"] = [{"name": name, "overrides": texts} for name, texts in controls]
+    sweep = parse_sweep(values)
+    compared = {row.name: sweep.baseline_of(row) for row in sweep.controls}
+    assert compared["all"].values == {"x": 4, "y": 1}
+    assert compared["far"].values == {"x": 1, "y": 1}  # x=9 is no row: the baseline
+    assert compared["one"] is None and compared["none"] is None  # which y?
+    sweep = parse_sweep({**values, "baseline": {"x": 1, "y": 0}})
+    assert {sweep.baseline_of(row).name for row in sweep.controls[1:]} == {"x=1, y=0"}
+    sweep = parse_sweep({**values, "baseline": {}})
+    assert not any(sweep.baseline_of(row) for row in sweep.rows())
+
+
+def test_a_control_needs_a_name_of_its_own():
+    values = {"name": "a", "preset": "b", "axes": {"x": [1, 2]}}
+    control = {"name": "x=2", "overrides": ["all.seed=1"]}
+    with pytest.raises(ConfigError, match="no row of the grid"):
+        parse_sweep({**values, "controls": [control]})
+
+
+@pytest.mark.parametrize("name", ["../runs", "a/b", "my sweep", "..", ".hidden"])
+def test_a_sweep_name_is_a_plain_file_name(name):
+    with pytest.raises(ConfigError, match="write `name: \\w+`"):
+        parse_sweep({"name": name, "preset": "b"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import fake_stages
 import pytest
@@ -49,7 +50,9 @@ def test_report_says_what_was_found_and_what_was_not(plan_of):
     assert "1 k / 5 k" in rows[0]
     assert "chance level of `eval/alignment/accuracy`: 0.2500" in text
     assert "not corrected for the number of comparisons" in text
-    assert "| both (control) |" in text
+    refine = text.partition("## refine")[2]
+    assert "| both (control; difference to width=4) |" in refine
+    assert "A control that sets every axis" in text
     assert "No pretrained weights were used." in text
     assert "## codec" not in text  # all rows share it
 
@@ -64,6 +67,9 @@ def test_files_beside_the_report(plan_of):
     with (plan.folder / "table.csv").open() as handle:
         verdicts = {line["verdict"] for line in csv.DictReader(handle)}
     assert verdicts == {"", "better", "no difference shown"}
+    with (plan.folder / "table.csv").open() as handle:
+        compared = {line["row"]: line["compared_with"] for line in csv.DictReader(handle)}
+    assert compared == {"width=1": "", "width=4": "width=1", "both": "width=4"}
     plot = Image.open(plan.folder / "plot.png")
     assert plot.width > plot.height
     grid = Image.open(plan.folder / "grids/refine.png").convert("RGB")
@@ -100,6 +106,14 @@ def test_failures_stand_in_the_report(project, sweep_of):
     assert "it is broken" in text
     assert "0 of 15 runs are done" in text
     assert "No finished run has one of the sweep's metrics yet." in text
+
+
+def test_a_row_that_diverged_is_not_called_untested():
+    base = {0: 1.0, 1: 1.0, 2: 1.0}
+    for values in ([1.0, math.nan, 1.0], [math.inf, -math.inf, 1.0]):
+        difference = paired_difference(dict(enumerate(values)), base, "min")
+        assert format_difference(difference) == difference.verdict == "not finite"
+    assert format_summary(summarise([1.0, math.nan, 2.0])) == "nan (3 seeds)"
 
 
 @pytest.mark.parametrize(

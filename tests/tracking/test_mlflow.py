@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -83,7 +85,7 @@ def test_a_stage_is_logged_and_a_resume_goes_on_in_the_same_run(store, make_run)
     assert run.data.params["connector.num_layers"] == "2"
     assert run.data.tags["qk.identity"] == "0123456789"
     history = make_client().get_metric_history(logger.run_id, "train/loss")
-    assert [point.step for point in history] == list(range(11))
+    assert [point.step for point in history] == list(range(1, 12))
 
 
 def test_a_run_that_the_store_lost_is_made_anew(store, make_run):
@@ -92,6 +94,67 @@ def test_a_run_that_the_store_lost_is_made_anew(store, make_run):
     (folder.path / "mlflow.json").write_text(json.dumps(record))
     logger = stage_logger(folder, folder.config)
     assert logger.run_id != record["run_id"]
+
+
+def test_an_outage_does_not_end_the_run_and_its_metrics_wait(store, make_run, caplog):
+    folder = make_run()
+    logger = stage_logger(folder, folder.config)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.flush()
+    send = logger._mlflow_client.log_batch
+    calls = []
+
+    def refuse(*arguments, **options):
+        calls.append(options)
+        raise MlflowException("connection refused")
+
+    logger._mlflow_client.log_batch = refuse
+    for step in range(1, 5):
+        logger.log_metrics({"train/loss": 1.0}, step)
+        logger.flush()
+    assert len(calls) == 1  # after a failure it waits before it tries again
+    logger.finalize("success")
+    assert caplog.text.count("does not answer") == 1
+    assert "metrics.csv" in caplog.text
+
+    logger._mlflow_client.log_batch = send
+    logger.finalize("success")
+    history = make_client().get_metric_history(logger.run_id, "train/loss")
+    assert [point.step for point in history] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_begins_and_ends_without_its_store(store, make_run, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder = make_run()
+    logger = stage_logger(folder, folder.config)
+    assert logger.experiment is not None  # Lightning asks for it first
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.save()
+    logger.finalize("success")
+    log_run_artifacts(folder)
+    assert caplog.text.count("does not answer") == 1
+
+
+def test_a_failure_while_the_run_is_made_does_not_make_two(store, make_run, monkeypatch):
+    folder = make_run()
+    logger = stage_logger(folder, folder.config)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(logger._mlflow_client, "log_artifact", _fail)
+        logger.flush()
+    logger.finalize("success")
+    client = make_client()
+    experiment = client.get_experiment_by_name("lab").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.data.params["connector.num_layers"] == "2"
+    assert run.data.metrics == {"train/loss": 1.0}
+    monkeypatch.setattr(MlflowClient, "log_artifact", _fail)
+    log_run_artifacts(folder)  # a warning, no more
+
+
+def _fail(*arguments, **options):
+    raise OSError("the disk is full")
 
 
 def test_artifacts_of_a_run(store, make_run):
@@ -108,7 +171,7 @@ def test_artifacts_of_a_run(store, make_run):
     log_run_artifacts(folder)
     client = make_client()
     names = {item.path for item in client.list_artifacts(logger.run_id)}
-    assert {"config.yaml", "provenance.json", "samples"} <= names
+    assert names == {"config.yaml", "provenance.json", "samples"}  # status.json says running yet
     assert [item.path for item in client.list_artifacts(logger.run_id, "samples")] == [
         "samples/final.png"
     ]

@@ -50,11 +50,6 @@ def package_versions() -> tuple[str, ...]:
         ) from error
 
 
-def style_meta(style: str) -> dict[str, Any]:
-    """Return title, author and licence of a style, as its own file states them."""
-    return dict(_definition(STYLES[style].file)["meta"])
-
-
 class AvatarRenderer:
     """Draws people from attributes; keeps every shape it drew in memory.
 

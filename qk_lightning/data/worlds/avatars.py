@@ -16,10 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qk_lightning.config.atomic import aside
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import cache_root
+from qk_lightning.data.disk_cache import image_table
 from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
 from qk_lightning.data.worlds import avatar_questions as questions
 from qk_lightning.data.worlds import avatar_text as text
@@ -130,19 +129,13 @@ class Avatars(World):
         Args:
             progress: Called with (done, total) rows.
         """
-        if self.table_path.exists():
-            return
-        with FolderLock(self.table_path.parent):
-            if self.table_path.exists():
-                return
-            shape = (self.num_images, 3, self.size, self.size)
-            with aside(self.table_path) as temporary:
-                table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-                for row in range(self.num_images):
-                    table[row] = self.renderer.image(self.people.attributes_of(row))
-                    if progress is not None:
-                        progress(row + 1, self.num_images)
-                table.flush()
+        if self._table is None:
+            self._table = image_table(
+                self.table_path, self.num_images, self.size, self._draw, progress
+            )
+
+    def _draw(self, row: int) -> np.ndarray:
+        return self.renderer.image(self.people.attributes_of(row))
 
     @property
     def num_images(self) -> int:
@@ -151,9 +144,8 @@ class Avatars(World):
 
     def image(self, row: int) -> np.ndarray:
         """Return image `row`, [3, H, W] uint8; prepares the table if nobody has."""
-        if self._table is None:
-            self.prepare()
-            self._table = np.load(self.table_path, mmap_mode="r")
+        self.prepare()
+        assert self._table is not None
         return np.array(self._table[row])
 
     # ---- samples

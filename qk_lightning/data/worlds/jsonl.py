@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import cache_root, resolve_path
 from qk_lightning.data.disk_cache import IMAGE_TABLE_LIMIT, image_table
 from qk_lightning.data.jsonl_reader import Line, read_records
+from qk_lightning.data.pictures import load_picture
 from qk_lightning.data.sample import TASKS, Progress, Roles, Sample, Split, World
 
 
@@ -27,12 +27,11 @@ class Jsonl(World):
     """Samples listed in a jsonl file beside its images; the whole file is checked on opening.
 
     A line has "prompt" (may be empty) and "target" (an image file, relative to the jsonl), and
-    may have "images" (a list of {"path", "role": "source" or "reference"}), "task" (default:
-    text_to_image without images, editing with a source, else customised), "facts" (an object)
-    and "id". Roles may differ between the lines of a task: each combination is a layout.
-    Images become RGB (alpha over white, EXIF rotation applied), are resized on the short side and
-    cropped at the centre. A hash of its id puts a line into the val split, at least one of each
-    task that has two or more.
+    may have "images" (a list of {"path", "role": "source" or "reference"}, at most one source),
+    "task" (default: text_to_image without images, editing with a source, else customised),
+    "facts" (an object) and "id". Roles may differ between the lines of a task: each combination
+    is a layout. Images become RGB squares as `load_picture` makes them. A hash of its id puts a
+    line into the val split, at least one of each task that has two or more.
 
     Args:
         path: The jsonl file, absolute or relative to the project's root.
@@ -102,13 +101,7 @@ class Jsonl(World):
         return self._decode(row) if self._table is None else np.array(self._table[row])
 
     def _decode(self, row: int) -> np.ndarray:
-        try:
-            return load_image(self.files[row], self.size)
-        except (OSError, SyntaxError, ValueError) as error:
-            expected = f"an image that can be read ({error})"
-            fix = "save it again as PNG or JPEG"
-            problem = Problem("data.world.path", str(self.files[row]), expected, fix)
-            raise ConfigError(problem) from error
+        return load_picture(self.files[row], self.size)
 
     def num_samples(self, task: str, split: Split) -> int:
         """The number of lines of a task in a split."""
@@ -132,28 +125,6 @@ class Jsonl(World):
     def layouts(self, task: str, split: Split) -> list[tuple[Roles, int]]:
         """How many samples of a task have which roles, in the order of the samples."""
         return list(Counter(line.roles for line in self._splits.get((task, split), ())).items())
-
-
-def load_image(path: Path, size: int) -> np.ndarray:
-    """Reads an image file: RGB, alpha over white, short side to `size`, centre crop (Lanczos).
-
-    Args:
-        path: The file.
-        size: S, pixels of a side.
-
-    Returns:
-        [3, S, S] uint8.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(image).transpose(2, 0, 1).copy()
 
 
 def _split(lines: list[Line], val_fraction: float) -> dict[tuple[str, str], list[Line]]:

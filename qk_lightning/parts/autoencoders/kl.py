@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from qk_lightning.parts.base import read_config
+from qk_lightning.parts.base import read_config, weights_dtype
 from qk_lightning.parts.diffusers_part import DiffusersPart
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class KL(DiffusersPart):
             images: [B, 3, H, W] in [-1, 1].
 
         Returns:
-            A Gaussian with `mean`, `logvar`, `sample()`, `mode()`, `kl()`.
+            A Gaussian with `mean`, `logvar`, `sample()`, `mode()`, `kl()`, in the weights' dtype.
         """
-        return self.model.encode(images).latent_dist
+        return self.model.encode(images.to(weights_dtype(self.model))).latent_dist
 
     def encode(
         self, images: Tensor, sample: bool = False, generator: torch.Generator | None = None
@@ -109,10 +109,11 @@ class KL(DiffusersPart):
             generator: Source of the draw.
 
         Returns:
-            Latents [B, C, h, w].
+            Latents [B, C, h, w] in the images' dtype.
         """
         posterior = self.posterior(images)
-        return self.normalise(posterior.sample(generator) if sample else posterior.mode())
+        raw = posterior.sample(generator) if sample else posterior.mode()
+        return self.normalise(raw.to(images.dtype))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode normalised latents.
@@ -121,9 +122,10 @@ class KL(DiffusersPart):
             latents: [B, C, h, w].
 
         Returns:
-            Images [B, 3, H, W], about [-1, 1], not clamped.
+            Images [B, 3, H, W] in the latents' dtype, about [-1, 1], not clamped.
         """
-        return self.model.decode(self.denormalise(latents)).sample
+        raw = self.denormalise(latents).to(weights_dtype(self.model))
+        return self.model.decode(raw).sample.to(latents.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstruct pictures through the posterior's mode.

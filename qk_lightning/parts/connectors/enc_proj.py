@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from qk_lightning.parts.base import Part
+from qk_lightning.parts.base import Part, weights_dtype
 
 
 class EncProj(Part):
@@ -91,14 +91,14 @@ class EncProj(Part):
         """Map VLM states to conditions; every token sees every other that is not padding.
 
         Args:
-            states: [B, L, D].
+            states: [B, L, D], in any float dtype.
             mask: [B, L] bool, False where a token is padding.
 
         Returns:
-            Condition [B, L, Dc], zero at padding.
+            Condition [B, L, Dc] in the weights' dtype, zero at padding.
         """
         padding = ~mask[..., None]
-        states = states.masked_fill(padding, 0.0)
+        states = states.to(weights_dtype(self.projection)).masked_fill(padding, 0.0)
         positions = (mask.long().cumsum(1) - 1).clamp_min(0)
         rotation = rotary_table(positions, self.head_size, self.rope_theta, states.dtype)
         attention_mask = None if bool(mask.all()) else key_mask(mask)

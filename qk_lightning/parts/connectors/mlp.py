@@ -9,7 +9,7 @@ import warnings
 
 from torch import Tensor, nn
 
-from qk_lightning.parts.base import Part
+from qk_lightning.parts.base import Part, weights_dtype
 
 
 class MLP(Part):
@@ -59,11 +59,12 @@ class MLP(Part):
         """Map VLM states to conditions.
 
         Args:
-            states: [B, L, D].
+            states: [B, L, D], in any float dtype.
             mask: [B, L] bool, False where a token is padding.
 
         Returns:
-            Condition [B, L, Dc], zero at padding.
+            Condition [B, L, Dc] in the weights' dtype, zero at padding.
         """
         padding = ~mask[..., None]
+        states = states.to(weights_dtype(self.layers))
         return self.layers(states.masked_fill(padding, 0.0)).masked_fill(padding, 0.0)

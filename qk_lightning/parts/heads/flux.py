@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qk_lightning.parts.base import weights_dtype
 from qk_lightning.parts.diffusers_part import DiffusersPart
 from qk_lightning.parts.heads.positions import image_positions
 
@@ -107,7 +108,7 @@ class Flux(DiffusersPart):
         image_latents: Tensor | None = None,
         roles: tuple[str, ...] = (),
     ) -> Tensor:
-        """Predict the velocity.
+        """Predict the velocity; it is computed in the weights' dtype, whatever the inputs'.
 
         Args:
             noisy_latents: [B, C, h, w].
@@ -118,26 +119,29 @@ class Flux(DiffusersPart):
             roles: `source` or `reference` for each of the N pictures.
 
         Returns:
-            velocity [B, C, h, w].
+            velocity [B, C, h, w] in the dtype of `noisy_latents`.
 
         Raises:
             ValueError: As many roles as pictures are needed; see also `image_positions`.
         """
+        dtype = weights_dtype(self.model)
         tokens, ids = self._image_tokens(noisy_latents, image_latents, roles)
+        tokens, condition = tokens.to(dtype), condition.to(dtype)
         condition, condition_mask = _at_least_one(condition, condition_mask)
         pooled_size = self.model.config.pooled_projection_dim
         output = self.model(
             hidden_states=tokens,
             encoder_hidden_states=condition.masked_fill(~condition_mask[..., None], 0.0),
             pooled_projections=tokens.new_zeros(len(tokens), pooled_size),
-            timestep=sigma,
+            timestep=sigma.to(dtype),
             img_ids=ids,
             txt_ids=ids.new_zeros(condition.shape[1], 3),
             joint_attention_kwargs={"attention_mask": _key_mask(condition_mask, tokens.shape[1])},
             return_dict=False,
         )[0]
         size = self._size(noisy_latents)
-        return self._to_cells(output[:, : size[0] * size[1]], size)
+        velocity = self._to_cells(output[:, : size[0] * size[1]], size)
+        return velocity.to(noisy_latents.dtype)
 
     def _image_tokens(
         self, noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...]

@@ -64,13 +64,14 @@ class FlowMatching(Part):
             uniform: [B] in [0, 1].
 
         Returns:
-            sigma [B] in [0, 1], increasing with `uniform`, in its dtype.
+            sigma [B] in [0, 1], increasing with `uniform`, in its dtype and on its device.
         """
-        sigma = uniform.double()
+        # On the CPU: float64 is needed at the ends, and not every device (MPS) has it.
+        sigma = uniform.cpu().double()
         if self.sigma_distribution == "logit_normal":
             normal = torch.special.ndtri(sigma)
             sigma = torch.sigmoid(self.logit_mean + self.logit_std * normal)
-        return self.shift_sigma(sigma).to(uniform.dtype)
+        return self.shift_sigma(sigma).to(uniform.dtype).to(uniform.device)
 
     def shift_sigma(self, sigma: Tensor) -> Tensor:
         """Shift noise levels: shift * sigma / (1 + (shift - 1) * sigma).
@@ -108,19 +109,6 @@ class FlowMatching(Part):
             velocity [B, C, h, w].
         """
         return noise - latents
-
-    def denoise(self, noisy_latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
-        """Estimate the clean latents in one step: noisy_latents - sigma * velocity.
-
-        Args:
-            noisy_latents: [B, C, h, w].
-            velocity: [B, C, h, w].
-            sigma: [B].
-
-        Returns:
-            latents [B, C, h, w].
-        """
-        return noisy_latents - _per_sample(sigma, noisy_latents) * velocity
 
     def loss(
         self, velocity: Tensor, latents: Tensor, noise: Tensor, weight: Tensor | None = None

@@ -14,6 +14,9 @@ from qk_lightning.parts.base import Part
 class Random(Part):
     """K fixed random vectors, saved with the part and never trained.
 
+    They are no parameters, so a configuration with them must not list `queries` in `trainable`
+    (set `trainable.queries=frozen` where a preset does).
+
     Args:
         num_queries: Number of queries, K.
         init_std: Standard deviation of the normal draw.

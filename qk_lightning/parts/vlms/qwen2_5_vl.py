@@ -163,7 +163,7 @@ class Qwen25VL(Part):
 
         Returns:
             text_states [B, T, D] right-aligned, text_mask [B, T], kontext [B, K, D]; in the
-            queries' dtype, if there are any.
+            queries' dtype, without queries in the VLM's own.
 
         Raises:
             ValueError: A prefix is given to a VLM that trains: it holds no gradient.
