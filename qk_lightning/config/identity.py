@@ -79,8 +79,8 @@ def _part_content(family: str, node: dict[str, Any]) -> dict[str, Any]:
     schema = schema_of(family, node["name"])
     structured = schema.structured()  # with the defaults of nested dataclasses
     missing = OmegaConf.missing_keys(structured)
-    plain = OmegaConf.to_container(structured)
-    defaults = {str(name): value for name, value in plain.items() if name not in missing}
+    plain: dict[str, Any] = OmegaConf.to_container(structured)  # type: ignore[assignment]
+    defaults = {name: value for name, value in plain.items() if name not in missing}
     content = _without_defaults(node, defaults)
     for name in schema.attributes.get("paths", ()):
         if isinstance(content.get(name), str):

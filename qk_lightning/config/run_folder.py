@@ -68,7 +68,8 @@ class RunFolder:
     def state(self) -> str:
         """The state for people: a run that was killed does not say so itself."""
         state = str(self.status.get("state", "?"))
-        return "interrupted" if state == "running" and not self.lock().is_held() else state
+        is_dead = state == "running" and not self.lock().is_held
+        return "interrupted" if is_dead else state
 
     @property
     def is_done(self) -> bool:

@@ -64,3 +64,13 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
             temporary.mkdir()
             (temporary / text).write_text(text)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
+
+
+def test_a_run_that_was_killed_is_not_called_running(root: Path) -> None:
+    run = make(root, "a-0000000001")
+    run.write_status(state="running")
+    assert run.state == "interrupted"
+    with run.lock():
+        assert run.state == "running"
+    run.write_status(state="done")
+    assert run.state == "done"

@@ -14,7 +14,6 @@ import pytest
 
 from qk_lightning.sweeps.execute import Executor, run_chain
 from qk_lightning.sweeps.graph import build_graph
-from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.pool import Event, Pool
 from qk_lightning.sweeps.progress import PlainProgress
 
