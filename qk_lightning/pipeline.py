@@ -61,7 +61,13 @@ class QueryKontextPipeline:
             fix = "name a run of a preset such as avatars/stage3"
             raise ConfigError(Problem("run", folder.name, "a run that draws pictures", fix))
         system.configure_model()
-        return cls(system.to(device), cfg.data.world.size)
+        try:
+            system.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch's ways to say: no such device
+            reason = str(error).splitlines()[0]
+            problem = Problem("device", device, f"a device of this machine ({reason})", "use cpu")
+            raise ConfigError(problem) from error
+        return cls(system, cfg.data.world.size)
 
     def __call__(
         self,

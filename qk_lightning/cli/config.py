@@ -11,9 +11,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.compose import full_key
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
-from qk_lightning.config.schema import PART_FAMILIES, argument_docs, schema_of
-from qk_lightning.config.sections import SECTIONS, TOP_LEVEL
+from qk_lightning.config.schema import PART_FAMILIES, argument_docs, names_of, schema_of
+from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
+
+MAPPINGS = {
+    "trainable": "what learns, by part: `full`, `frozen`, or `{lora: {rank, alpha, targets}}`; "
+    "a part that is not named stays frozen",
+    "from_parent": "what is taken over from the parent, by part: `load` (as it was left), `merge` "
+    "(with its LoRA merged), `new` (its own `path`, else random)",
+}
 
 
 def config(options: argparse.Namespace) -> int:
@@ -84,6 +92,7 @@ def explain(cfg: DictConfig, key: str) -> str:
         ConfigError: there is no such option.
     """
     known = _explained(cfg)
+    key = full_key(key.removeprefix(f"{cfg.stage}.").removeprefix("all."))
     if key not in known:
         raise ConfigError(Problem("--explain", key, "an option", did_you_mean(key, known)))
     return known[key]
@@ -95,7 +104,8 @@ def _explained(cfg: DictConfig) -> dict[str, str]:
         found[name] = f"{name}: {kind.__name__} = {default}\n  {text}\n  now: {cfg.get(name)}"
     for name, section in SECTIONS.items():
         docs = argument_docs(inspect.cleandoc(section.__doc__ or ""))
-        found[name] = f"{name}: {(section.__doc__ or '').splitlines()[0]}"
+        options = ", ".join(option_names(section))
+        found[name] = f"{name}: {(section.__doc__ or '').splitlines()[0]}\n  options: {options}"
         defaults = OmegaConf.structured(section)
         for item in dataclasses.fields(section):
             option = item.name
@@ -103,13 +113,19 @@ def _explained(cfg: DictConfig) -> dict[str, str]:
                 f"{name}.{option}: {item.type} = {defaults[option]}\n  {docs.get(option, '')}\n"
                 f"  now: {cfg[name][option]}\n  read by: the {name} section ({section.__module__})"
             )
+    for name, text in MAPPINGS.items():
+        found[name] = f"{name}: {text}\n  now: {OmegaConf.to_container(cfg[name])}"
+        found |= {f"{name}.{family}": found[name] for family in PART_FAMILIES}
     nodes = {family: cfg.get(family) for family in (*PART_FAMILIES, "system")}
     nodes["data.world"] = cfg.data.world
     for key, node in nodes.items():
         if node is None:
             continue
         schema = schema_of(key.split(".")[-1], node.name)
-        found[key] = f"{key}: {schema.class_name} ({schema.module})\n  {schema.doc}"
+        options = ", ".join(schema.options) or "none"
+        found[key] = f"{key}: {schema.class_name} ({schema.module})\n  {schema.doc}\n"
+        found[key] += f"  options: {options}\n  others: {', '.join(names_of(key.split('.')[-1]))}"
+        found[f"{key}.name"] = found[key]
         for option, item in schema.options.items():
             default = "must be given" if item.default is MISSING else item.default
             found[f"{key}.{option}"] = (

@@ -8,9 +8,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from qk_lightning.config.compose import override_layer
-from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import runs_root
-from qk_lightning.config.schema import schema_of
+from qk_lightning.config.validate import checked_part
 
 
 def data(options: argparse.Namespace) -> int:
@@ -27,15 +26,11 @@ def data(options: argparse.Namespace) -> int:
 
     is_file = options.world.endswith(".jsonl")
     node = {"name": "jsonl", "path": options.world} if is_file else {"name": options.world}
-    schema = schema_of("world", node["name"])
+    given: dict[str, object] = {}
     for text in options.overrides:
         values = override_layer(text).values
-        given = values.get("data", {}).get("world", values)
-        unknown = [key for key in given if key not in schema.options]
-        if unknown:
-            expected = f"an option of {node['name']}: {', '.join(schema.options)}"
-            raise ConfigError(Problem(text, None, expected, "correct the key"))
-        node |= given
+        given |= values.get("data", {}).get("world", values)
+    node = checked_part("world", {**node, **given}, "world")
     world = open_world(OmegaConf.create(node))
     world.prepare()
     path = Path(options.output or runs_root() / f"{node['name']}_sheet.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from qk_lightning.config.atomic import aside
@@ -23,6 +24,8 @@ def generate(options: argparse.Namespace) -> int:
     """
     if options.num_images < 1:
         raise ConfigError(Problem("--num-images", options.num_images, "1 or more", "raise it"))
+    if not 0 <= options.seed < 2**63:
+        raise ConfigError(Problem("--seed", options.seed, "0 to 2^63 - 1", "choose another"))
     run = _run_of(options.run)
     from qk_lightning.pipeline import QueryKontextPipeline
 
@@ -38,8 +41,11 @@ def generate(options: argparse.Namespace) -> int:
         image_guidance_scale=options.image_guidance_scale,
     )
     folder = Path(options.output)
+    # Other prompts and settings do not write over these pictures.
+    words = {key: value for key, value in vars(options).items() if key not in ("output", "seed")}
+    asked = hashlib.sha256(repr(sorted(words.items())).encode()).hexdigest()[:6]
     for number, picture in enumerate(pictures):
-        path = folder / f"{run.name}_seed{options.seed}_{number}.png"
+        path = folder / f"{run.name}_{asked}_seed{options.seed}_{number}.png"
         with aside(path) as temporary:
             picture.save(temporary)
         print(path)

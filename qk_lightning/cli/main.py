@@ -25,6 +25,7 @@ examples:
 overrides: key=value; seed, world and handed-over parts reach the whole chain of stages,
 everything else the named stage; `stage1.` or `all.` before the key says otherwise.
 """
+RUN_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -141,6 +142,9 @@ def _run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"qk {options.verb}: {error}", file=sys.stderr)
         return USER_ERROR
+    except FloatingPointError as error:
+        print(f"qk {options.verb}: the run has diverged: {error}", file=sys.stderr)
+        return RUN_FAILED
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return INTERRUPTED

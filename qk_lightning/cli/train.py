@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from qk_lightning.config.chain import plan_chain
-from qk_lightning.config.paths import find_preset
+from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.paths import find_preset, sweeps_root
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
 from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
-from qk_lightning.sweeps.run import redo_sweep, run_sweep
+from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep
 from qk_lightning.tracking.mlflow_store import check_tracking
 from qk_lightning.tracking.provenance import source_changes
 
@@ -89,12 +92,32 @@ def sweep(options: argparse.Namespace) -> int:
         0, 1 after a failure, 130 after Ctrl-C.
     """
     if options.plan:
-        plan, doomed = plan_sweep(options.file, options.overrides), []
+        plan, doomed = plan_sweep(sweep_file(options.file), options.overrides), []
         if options.redo:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
         return 0
-    return run_sweep(options.file, options.overrides, redo=options.redo).exit_status
+    file = sweep_file(options.file)
+    return run_sweep(file, options.overrides, redo=options.redo).exit_status
+
+
+def sweep_file(text: str) -> Path:
+    """Find a sweep by file, by its name under `sweeps/`, or by the name of one that was run.
+
+    Args:
+        text: what the user typed.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    kept = sweeps_root() / text / SWEEP_COPY
+    for name in (text, f"sweeps/{text}"):
+        with contextlib.suppress(ConfigError):
+            return find_preset(name)
+    return kept if kept.is_file() else find_preset(text)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -106,13 +129,8 @@ def report(options: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    name = options.sweep
-    try:
-        find_preset(name)
-    except ValueError:
-        name = f"sweeps/{name}"
-    plan = plan_sweep(name)
+    plan = plan_sweep(sweep_file(options.sweep))
     result = write_report(plan)
-    print(result["summary"] or "no finished run yet: qk sweep " + name)
+    print(result["summary"] or f"no finished run yet: qk sweep {options.sweep}")
     print(f"\nreport  {plan.folder / REPORT_FILE}")
     return 0

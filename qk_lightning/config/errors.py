@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MAX_NAMES = 24
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -65,4 +67,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
-    return "known: " + ", ".join(names) if names else "nothing is accepted here"
+    if not names:
+        return "nothing is accepted here"
+    shown = ", ".join(names[:MAX_NAMES])
+    return f"known: {shown}" + (f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES))

@@ -100,7 +100,7 @@ def resolve_path(text: str, key: str = "path") -> Path:
 
     Args:
         text: `builtin:<name>` (weights that come with the package), an absolute path, or one
-            relative to the root.
+            relative to the root, else to the current folder.
         key: the configuration key, for the error.
 
     Returns:
@@ -116,8 +116,11 @@ def resolve_path(text: str, key: str = "path") -> Path:
         fix = did_you_mean(text, known)
     else:
         path = Path(text).expanduser()
-        path = path if path.is_absolute() else project_root() / path
-        fix = "give an absolute path, or one relative to the project's root"
+        if not path.is_absolute():
+            here = Path.cwd() / path
+            path = project_root() / path
+            path = here if here.exists() and not path.exists() else path
+        fix = "give an absolute path, or one relative to the project's root or to this folder"
     if not path.exists():
         raise ConfigError(Problem(key, text, f"an existing path (looked at {path})", fix))
     return path

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import socket
@@ -24,6 +25,7 @@ from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import runs_root
 
+log = logging.getLogger("qk_lightning")
 METRICS_HEADER = ["step", "metric", "value"]
 
 
@@ -134,7 +136,13 @@ class RunFolder:
             name: the file.
         """
         file = self.path / name
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        try:
+            return dict(json.loads(file.read_text()))
+        except ValueError:  # not written by us: ours are whole or absent
+            log.warning("%s is damaged and counts as missing", file)
+            return {}
 
     def write_status(self, **changes: Any) -> None:
         """Change entries of the status.
@@ -164,7 +172,7 @@ class RunFolder:
         is_new = not file.is_file()
         self.path.mkdir(parents=True, exist_ok=True)
         with file.open("a", newline="") as handle:
-            writer = csv.writer(handle)
+            writer = csv.writer(handle, lineterminator="\n")
             if is_new:
                 writer.writerow(METRICS_HEADER)
             writer.writerows([step, name, repr(float(value))] for name, value in metrics.items())

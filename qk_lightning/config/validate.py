@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,27 @@ def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
     return OmegaConf.create(checked)
 
 
+def checked_part(family: str, node: dict[str, Any], key: str) -> dict[str, Any]:
+    """Check the options of one part or world alone and fill in its defaults.
+
+    Args:
+        family: `world`, `connector`, ...
+        node: its options with `name`.
+        key: what the options are called in errors.
+
+    Returns:
+        All options.
+
+    Raises:
+        ConfigError: with all problems.
+    """
+    checker = _Checker({})
+    part = checker._part(family, node, key)
+    if checker.problems or part is None:
+        raise ConfigError(checker.problems)
+    return part
+
+
 class _Checker:
     """Gathers problems while it walks a configuration."""
 
@@ -57,6 +79,10 @@ class _Checker:
         checked: dict[str, Any] = {}
         for key, (kind, default, _) in TOP_LEVEL.items():
             checked[key] = self._plain(key, values.get(key, default), kind)
+        for key in ("name", "stage"):
+            if not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(checked[key])):
+                expected = "letters, digits, _ and . (it names a folder)"
+                self._add(key, checked[key], expected, "choose another name")
         checked["system"] = system
         for family in families:
             checked[family] = self._part(family, values.get(family), family)

@@ -66,6 +66,7 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
     from qk_lightning.assembly.dry_run import meta_parts
     from qk_lightning.systems.base import build_system
 
+    _check_accelerator(cfg)
     build_system(cfg, [])
     parts = meta_parts(cfg)
     problems = []
@@ -83,6 +84,22 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
     if problems:
         raise ConfigError(problems)
+
+
+def _check_accelerator(cfg: DictConfig) -> None:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+
+    from qk_lightning.training.quiet import quiet_lightning
+
+    quiet_lightning()
+    name = cfg.trainer.accelerator
+    try:
+        Trainer(accelerator=name, devices=1, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError) as error:
+        expected = f"an accelerator of this machine ({str(error).splitlines()[0]})"
+        problem = Problem("trainer.accelerator", name, expected, "use cpu, or auto")
+        raise ConfigError(problem) from error
 
 
 def _shapes(cfg: DictConfig) -> dict[str, object]:
@@ -117,7 +134,13 @@ def check(plans: Sequence[StagePlan]) -> None:
         plans: the chain.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: with everything that is wrong, a finished parent's missing weights included.
     """
     if problems := problems_of(texts_to_check(plans)):
         raise ConfigError(problems)
+    from qk_lightning.assembly.weights import check_files, read_entries
+
+    for plan in plans:
+        parent = plan.parent_folder
+        if parent is not None and parent.is_done and not plan.folder.is_done:
+            check_files(read_entries(parent), parent.path.parent)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qk_lightning.config.atomic import write_text
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
 from qk_lightning.sweeps.file import SweepFile
@@ -25,6 +26,7 @@ from qk_lightning.sweeps.worker import Job
 from qk_lightning.tracking.mlflow_runs import is_logged
 from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
 
+SWEEP_COPY = "sweep.yaml"  # so that a sweep is found by its name wherever its file was
 ENSURE_STORE = "qk_lightning.tracking.mlflow_store:ensure_store"
 LOG_SWEEP = "qk_lightning.tracking.mlflow_runs:log_sweep"
 
@@ -104,6 +106,8 @@ def run_sweep(
     if redo:
         plan, doomed = redo_sweep(plan)
     write("\n".join([plan.describe(), *describe_redo(doomed)]))
+    if plan.file.path is not None:
+        write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))
     tracked = _experiments(plan)
     tracking_error = ""
     with Pool(plan.file.slots, plan.file.threads, preload) as pool:

@@ -9,7 +9,6 @@ import logging
 import signal
 import threading
 import time
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,19 @@ from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
-from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
+from qk_lightning.training.callbacks import (
+    ProgressCallback,
+    Report,
+    RunFolderLogger,
+    check_finite,
+)
 from qk_lightning.training.checkpoints import (
     checkpoint_callback,
     keep_newest,
     latest_checkpoint,
 )
 from qk_lightning.training.ema import EMACallback
+from qk_lightning.training.quiet import quiet_lightning
 
 log = logging.getLogger("qk_lightning")
 
@@ -50,7 +55,7 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
     """
     run = RunFolder(Path(folder).resolve())
     cfg = run.config
-    _quiet()
+    quiet_lightning()
     started = time.perf_counter()
     seconds_before = run.status.get("seconds", 0.0) if run.checkpoints.is_dir() else 0.0
     run.write_status(state="running", started=_now(), max_steps=cfg.trainer.max_steps, error="")
@@ -180,6 +185,7 @@ def _score(
         )
         (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
         scores = {name: float(value) for name, value in metrics.items()}
+        check_finite(scores["val/loss"], "the validation loss")
     if isinstance(system, QueryKontext) and system.config.validation.num_images:
         system.to(trainer.strategy.root_device)
         system.merge_adapters()
@@ -191,19 +197,3 @@ def _score(
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _quiet() -> None:
-    """Keep Lightning's banners out of the log; warnings about our own choices with them."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Frozen parts are in eval mode on purpose; data are read in this process on purpose.
-    known = (
-        ".*many workers.*",
-        ".*litlogger.*",
-        ".*in eval mode.*",
-        ".*LeafSpec.*",
-        ".*not empty.*",
-    )
-    for text in known:
-        warnings.filterwarnings("ignore", message=text)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FINAL = "final"
 PROMPTS = "prompts.json"
 MAX_INPUTS = 8
-CELL, GAP, LABEL, FONT_SIZE, LINES = 96, 6, 150, 11, 4
+CELL, GAP, LABEL, FONT_SIZE, LINES = 96, 6, 150, 11, 8
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -62,12 +63,14 @@ class ProgressCallback(Callback):
             )
 
     def _values(self, trainer: Trainer, outputs: Any) -> dict[str, Any]:
+        loss = float(outputs["loss"]) if isinstance(outputs, dict) else 0.0
+        check_finite(loss, f"the loss of step {trainer.global_step}")
         samples = self.run_batch_size(trainer)
         speed = samples / self.seconds_per_step if self.seconds_per_step else 0.0
         return {
             "step": trainer.global_step,
             "max_steps": trainer.max_steps,
-            "loss": float(outputs["loss"]) if isinstance(outputs, dict) else None,
+            "loss": loss,
             "images_per_second": speed,
         }
 
@@ -75,6 +78,20 @@ class ProgressCallback(Callback):
     def run_batch_size(trainer: Trainer) -> int:
         """Return the samples of one optimiser step."""
         return int(trainer.lightning_module.config.trainer.global_batch_size)
+
+
+def check_finite(value: float, what: str) -> None:
+    """Stop a run that has diverged, so that nothing is built on it.
+
+    Args:
+        value: a loss.
+        what: names it.
+
+    Raises:
+        FloatingPointError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{what} is {value}: lower optimizer.lr, or clip gradients more")
 
 
 class RunFolderLogger(Logger):

@@ -69,6 +69,15 @@ def test_config_shows_values_with_their_origin(capsys: pytest.CaptureFixture[str
         (["runs", "show"], "qk runs show RUN"),
         (["runs", "show", "nothing"], "a run folder"),
         (["data", "show", "nowhere"], "a world"),
+        (["data", "show", "avatars", "size=abc"], "expected int"),
+        (["data", "show", "jsonl"], "expected a value"),
+        (["fit", "tiny/stage1", "trainer.accelerator=abacus"], "an accelerator of this machine"),
+        (["fit", "tiny/stage1", "optimizer.lr=nan"], "0 or more"),
+        (["fit", "tiny/stage1", "ema.decay=2"], "0 to"),
+        (["fit", "tiny/stage1", "optimizer.lr_scale.foo=2"], "a part of the system"),
+        (["fit", "tiny/stage1", "name=a/b"], "it names a folder"),
+        (["fit", "tiny/stage1", "batch_size=8"], "trainer.global_batch_size"),
+        (["fit", "tiny/stage1", "system.prompt_dropout=7"], "a share from 0 to 1"),
         (["data", "show", "missing.jsonl"], "missing.jsonl"),
         (["config", "tiny/stage1", "--explain", "seeed"], "did you mean 'seed'"),
     ],
@@ -123,7 +132,7 @@ def test_ones_own_pictures_train_and_draw(capsys: pytest.CaptureFixture[str], ro
     out = root / "out"
     said(capsys, "generate", "own", "--prompt", "", "--num-images", "2", "--output", str(out))
     said(capsys, "generate", "own", "--source", str(root / "1.png"), "--output", str(out))
-    assert len(list(out.glob("*.png"))) == 2  # the second command wrote over the first's first
+    assert len(list(out.glob("*.png"))) == 3  # another call does not write over the first
     bad = said(capsys, "generate", "own", "--source", str(root / "broken.png"), code=2)
     assert "a picture that can be read" in bad
 
@@ -176,3 +185,20 @@ def test_a_connector_from_outside_is_a_module_and_a_yaml(
     said(capsys, "fit", "tiny/stage1", "connector=scaled", "max_steps=2")
     text = said(capsys, "config", "tiny/stage1", "connector=scaled", "--explain", "connector.gain")
     assert "factor on the output" in text
+
+
+def test_one_damaged_file_spoils_nothing_else(
+    capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    said(capsys, "fit", "tiny/stage1", "max_steps=1")
+    (run,) = (root / "runs").glob("stage1-*")
+    (run / "status.json").write_text('{"state": "do')
+    assert "stage1-" in said(capsys, "runs")
+    assert "stage2" in said(capsys, "fit", "tiny/stage2", "stage1.max_steps=1", "--plan")
+
+
+def test_a_run_that_diverges_fails(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    words = ["fit", "tiny/stage1", "optimizer.lr=1e30", "optimizer.gradient_clip=null"]
+    words += ["max_steps=6", "optimizer.warmup_steps=0"]
+    assert "lower optimizer.lr" in said(capsys, *words, code=1)
+    assert "failed" in said(capsys, "runs")

@@ -30,7 +30,7 @@ class Learnable(Part):
         self.save_hyperparameters()
         if num_queries < 1:
             raise ValueError(
-                f"num_queries: {num_queries}, expected 1 or more; for none set `queries: null`."
+                f"num_queries: {num_queries}, expected 1 or more; for none set system.context=text."
             )
         self.num_queries = num_queries
         self.table = nn.Parameter(torch.randn(num_queries, hidden_size) * init_std)

@@ -33,7 +33,7 @@ class Random(Part):
         self.save_hyperparameters()
         if num_queries < 1:
             raise ValueError(
-                f"num_queries: {num_queries}, expected 1 or more; for none set `queries: null`."
+                f"num_queries: {num_queries}, expected 1 or more; for none set system.context=text."
             )
         self.num_queries = num_queries
         self.register_buffer("table", torch.randn(num_queries, hidden_size) * init_std)
