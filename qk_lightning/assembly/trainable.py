@@ -10,12 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qk_lightning.assembly.build import seeded
+from qk_lightning.assembly.lora import add_lora, lora_alpha
 from qk_lightning.assembly.weights import Entry
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.errors import ConfigError, Problem
@@ -44,38 +43,9 @@ def apply_trainable(parts: Mapping[str, Part], trainable: DictConfig, seed: int)
             fix = "take it out of `trainable`"
             problems.append(Problem(f"trainable.{family}", how, "a part with parameters", fix))
         elif how is not None and how != "full":
-            problems += _add_lora(family, part, how.lora, seed)
+            problems += add_lora(family, part, how.lora, seed)
     if problems:
         raise ConfigError(problems)
-
-
-def _add_lora(family: str, part: Part, lora: DictConfig, seed: int) -> list[Problem]:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    targets = list(lora.targets) or list(part.lora_targets)
-    key = f"trainable.{family}.lora.targets"
-    if not targets:
-        return [Problem(key, targets, "names of linear layers", "the part offers none of its own")]
-    config = LoraConfig(r=lora.rank, lora_alpha=lora_alpha(lora), target_modules=targets)
-    try:
-        with seeded(seed, family, "lora"):
-            inject_adapter_in_model(config, part)
-    except ValueError as error:
-        linear = sorted(
-            {name.split(".")[-1] for name, m in part.named_modules() if isinstance(m, nn.Linear)}
-        )
-        return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", f"has: {linear}")]
-    for name, parameter in part.named_parameters():
-        is_adapter = ".lora_" in name
-        if is_adapter:  # small updates vanish in the half precision of a frozen base
-            parameter.data = parameter.data.float()
-        parameter.requires_grad_(is_adapter)
-    return []
-
-
-def lora_alpha(lora: DictConfig) -> float:
-    """Return the LoRA's alpha; its rank where none is given."""
-    return float(lora.rank if lora.alpha is None else lora.alpha)
 
 
 def trainable_state(module: nn.Module) -> dict[str, Tensor]:
@@ -146,18 +116,3 @@ def save_trained(
         file_name = f"{run.name}/{target.relative_to(run.path).as_posix()}"
         entries.append(Entry(family, action, file_name, fingerprint(target)))
     return entries
-
-
-def merge_in_place(parts: Mapping[str, Part]) -> None:
-    """Merge the adapters that are in the parts, so that they draw without LoRA's overhead.
-
-    Args:
-        parts: part by family; changed in place.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for part in parts.values():
-        for module in part.modules():
-            if isinstance(module, BaseTunerLayer):
-                with torch.no_grad():
-                    module.merge()

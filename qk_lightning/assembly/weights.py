@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from omegaconf import DictConfig
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors import SafetensorError
 
 from qk_lightning.assembly.build import build_part, wired_sizes
+from qk_lightning.assembly.lora import merge_lora
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.identity import fingerprint
@@ -269,42 +268,3 @@ def _apply(part: Part, entry: Entry, root: Path) -> None:
         part.load_folder(root / entry.file)
     elif entry.action == "merge_lora":
         merge_lora(part, root / entry.file)
-
-
-def merge_lora(part: nn.Module, file: Path) -> int:
-    """Add a LoRA update to a part: W <- W + alpha / rank * B A, in float32, matrix by matrix.
-
-    Args:
-        part: the part, without adapters.
-        file: safetensors of `<layer>.lora_A.default.weight` [r, in] and `..lora_B..` [out, r],
-            with `{"rank": r, "alpha": a}` as JSON under `lora` in its metadata.
-
-    Returns:
-        How many matrices were updated.
-
-    Raises:
-        ValueError: the file updates nothing, or a layer that the part does not have.
-    """
-    count = 0
-    with safe_open(file, framework="pt") as handle, torch.no_grad():
-        metadata = json.loads((handle.metadata() or {})["lora"])
-        scale = metadata["alpha"] / metadata["rank"]
-        for name in handle.keys():  # noqa: SIM118 - not a dict
-            if ".lora_A." not in name:
-                continue
-            layer = name.split(".lora_A.")[0]
-            down = handle.get_tensor(name).float()
-            up = handle.get_tensor(name.replace(".lora_A.", ".lora_B.")).float()
-            try:
-                weight = part.get_parameter(f"{layer}.weight")
-            except AttributeError as error:
-                raise ValueError(
-                    f"the LoRA updates {layer}, which the part does not have"
-                ) from error
-            if weight.shape != (up.shape[0], down.shape[1]):
-                raise ValueError(f"the LoRA of {layer} is for {(up.shape[0], down.shape[1])}")
-            weight.copy_((weight.float() + scale * up @ down).to(weight.dtype))
-            count += 1
-    if not count:
-        raise ValueError(f"{file} holds no LoRA update")
-    return count

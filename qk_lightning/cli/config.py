@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.chain import plan_chain
-from qk_lightning.config.compose import full_key
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.layers import full_key
 from qk_lightning.config.schema import PART_FAMILIES, argument_docs, names_of, schema_of
 from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
 

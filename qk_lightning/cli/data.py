@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qk_lightning.config.compose import override_layer
+from qk_lightning.config.layers import override_layer
 from qk_lightning.config.paths import runs_root
 from qk_lightning.config.validate import checked_part
 

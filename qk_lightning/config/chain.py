@@ -14,9 +14,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from qk_lightning.config.atomic import write_json
-from qk_lightning.config.compose import Composed, compose, full_key, load_layers
+from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.identity import identity_of
+from qk_lightning.config.layers import full_key, load_layers
 from qk_lightning.config.paths import find_preset, project_root, runs_root
 from qk_lightning.config.run_folder import RunFolder
 

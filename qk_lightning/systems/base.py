@@ -14,7 +14,8 @@ from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
 
 from qk_lightning.assembly.build import class_of
-from qk_lightning.assembly.trainable import apply_trainable, merge_in_place
+from qk_lightning.assembly.lora import merge_in_place
+from qk_lightning.assembly.trainable import apply_trainable
 from qk_lightning.assembly.weights import Entry, replay
 from qk_lightning.config.paths import runs_root
 from qk_lightning.data.latent_cache import LatentCache

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from qk_lightning.assembly.build import build_part, seeded
 from qk_lightning.assembly.dry_run import dry_run
-from qk_lightning.assembly.trainable import apply_trainable, lora_alpha, trainable_state
-from qk_lightning.assembly.weights import merge_lora
+from qk_lightning.assembly.lora import lora_alpha, merge_lora
+from qk_lightning.assembly.trainable import apply_trainable, trainable_state
 from qk_lightning.config.compose import compose
 from qk_lightning.config.errors import ConfigError
 

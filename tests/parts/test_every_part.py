@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qk_lightning.config.compose import load_layers
+from qk_lightning.config.layers import load_layers
 from qk_lightning.config.paths import package_root
 from qk_lightning.config.schema import FAMILIES, PART_FAMILIES, names_of, schema_of
 

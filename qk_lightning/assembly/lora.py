@@ -1,0 +1,113 @@
+"""LoRA: adding adapters to a frozen part, and merging what they learned into its weights.
+
+r = rank; a layer's weight is [out, in].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from safetensors import safe_open
+from torch import nn
+
+from qk_lightning.assembly.build import seeded
+from qk_lightning.config.errors import Problem
+from qk_lightning.parts.base import Part
+
+
+def add_lora(family: str, part: Part, lora: DictConfig, seed: int) -> list[Problem]:
+    """Add adapters to a part (peft) and freeze the rest of it.
+
+    Args:
+        family: the part's family, for errors and the seed.
+        part: the part; changed in place.
+        lora: rank, alpha and targets.
+        seed: the run's seed.
+
+    Returns:
+        What is wrong with the options.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = list(lora.targets) or list(part.lora_targets)
+    key = f"trainable.{family}.lora.targets"
+    if not targets:
+        return [Problem(key, targets, "names of linear layers", "the part offers none of its own")]
+    config = LoraConfig(r=lora.rank, lora_alpha=lora_alpha(lora), target_modules=targets)
+    try:
+        with seeded(seed, family, "lora"):
+            inject_adapter_in_model(config, part)
+    except ValueError as error:
+        linear = sorted(
+            {name.split(".")[-1] for name, m in part.named_modules() if isinstance(m, nn.Linear)}
+        )
+        return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", f"has: {linear}")]
+    for name, parameter in part.named_parameters():
+        is_adapter = ".lora_" in name
+        if is_adapter:  # small updates vanish in the half precision of a frozen base
+            parameter.data = parameter.data.float()
+        parameter.requires_grad_(is_adapter)
+    return []
+
+
+def lora_alpha(lora: DictConfig) -> float:
+    """Return the LoRA's alpha; its rank where none is given."""
+    return float(lora.rank if lora.alpha is None else lora.alpha)
+
+
+def merge_lora(part: nn.Module, file: Path) -> int:
+    """Add a LoRA update to a part: W <- W + alpha / rank * B A, in float32, matrix by matrix.
+
+    Args:
+        part: the part, without adapters.
+        file: safetensors of `<layer>.lora_A.default.weight` [r, in] and `..lora_B..` [out, r],
+            with `{"rank": r, "alpha": a}` as JSON under `lora` in its metadata.
+
+    Returns:
+        How many matrices were updated.
+
+    Raises:
+        ValueError: the file updates nothing, or a layer that the part does not have.
+    """
+    count = 0
+    with safe_open(file, framework="pt") as handle, torch.no_grad():
+        metadata = json.loads((handle.metadata() or {})["lora"])
+        scale = metadata["alpha"] / metadata["rank"]
+        for name in handle.keys():  # noqa: SIM118 - not a dict
+            if ".lora_A." not in name:
+                continue
+            layer = name.split(".lora_A.")[0]
+            down = handle.get_tensor(name).float()
+            up = handle.get_tensor(name.replace(".lora_A.", ".lora_B.")).float()
+            try:
+                weight = part.get_parameter(f"{layer}.weight")
+            except AttributeError as error:
+                raise ValueError(
+                    f"the LoRA updates {layer}, which the part does not have"
+                ) from error
+            if weight.shape != (up.shape[0], down.shape[1]):
+                raise ValueError(f"the LoRA of {layer} is for {(up.shape[0], down.shape[1])}")
+            weight.copy_((weight.float() + scale * up @ down).to(weight.dtype))
+            count += 1
+    if not count:
+        raise ValueError(f"{file} holds no LoRA update")
+    return count
+
+
+def merge_in_place(parts: Mapping[str, Part]) -> None:
+    """Merge the adapters that are in the parts, so that they draw without LoRA's overhead.
+
+    Args:
+        parts: part by family; changed in place.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for part in parts.values():
+        for module in part.modules():
+            if isinstance(module, BaseTunerLayer):
+                with torch.no_grad():
+                    module.merge()

@@ -1,0 +1,250 @@
+"""Layers: values of YAML files and of the command line, each with its origin, and their merging.
+
+A layer is a plain nested dict with the origin ("file:line" or "command line") of each leaf. A
+part named anew replaces the old part's node. Not here: checking (`validate.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.paths import find_preset, preset_roots, project_root
+from qk_lightning.config.schema import PART_FAMILIES
+from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
+
+# Where a part is named: naming another one replaces the node with all its options.
+SWAPPABLE = (*PART_FAMILIES, "system", "data.world")
+COMMAND_LINE = "command line"
+
+
+@dataclass
+class Layer:
+    """Values and where they came from.
+
+    Args:
+        values: nested plain values.
+        origins: origin by dotted key of a leaf.
+        replaces: a part's node that is emptied before this layer is put over another.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    replaces: str = ""
+
+    def merge(self, over: Layer) -> None:
+        """Put another layer over this one."""
+        for key in SWAPPABLE:
+            old, new = _get(self.values, key), _get(over.values, key)
+            if not isinstance(old, dict) or not isinstance(new, dict):
+                continue
+            if key == over.replaces or ("name" in new and new["name"] != old.get("name")):
+                _set(self.values, key, {})
+                self._forget(key)
+        self._merge_dict(self.values, over.values, "", over.origins)
+
+    def _forget(self, key: str) -> None:
+        gone = [name for name in self.origins if name == key or name.startswith(f"{key}.")]
+        for name in gone:
+            del self.origins[name]
+
+    def _merge_dict(
+        self, into: dict[str, Any], values: dict[str, Any], prefix: str, origins: dict[str, str]
+    ) -> None:
+        for key, value in values.items():
+            dotted = f"{prefix}{key}"
+            if isinstance(value, dict):
+                if not isinstance(into.get(key), dict):
+                    into[key] = {}
+                    self._forget(dotted)
+                self._merge_dict(into[key], value, f"{dotted}.", origins)
+            else:
+                self._forget(dotted)
+                into[key] = value
+            if dotted in origins:
+                self.origins[dotted] = origins[dotted]
+
+
+def load_layers(preset: str | Path) -> tuple[Layer, list[Path]]:
+    """Load a preset and, before it, everything its `defaults:` name.
+
+    Args:
+        preset: a preset's name or a file.
+
+    Returns:
+        The merged layer and the files in the order they were merged.
+    """
+    merged, files = Layer(), []
+    for file, layer in _collect(find_preset(preset), ()):
+        merged.merge(layer)
+        files.append(file)
+    return merged, files
+
+
+def _collect(file: Path, open_files: tuple[Path, ...]) -> list[tuple[Path, Layer]]:
+    if file in open_files:
+        cycle = " -> ".join(_short(item) for item in (*open_files, file))
+        fix = "take one of them out of `defaults:`"
+        raise ConfigError(Problem("defaults", _short(file), f"no cycle, found {cycle}", fix))
+    layer = read_layer(file)
+    defaults = layer.values.pop("defaults", [])
+    layer.origins.pop("defaults", None)
+    if isinstance(defaults, str):
+        defaults = [defaults]
+    if not isinstance(defaults, list):
+        fix = "write `defaults: [avatars/base, connector/enc_proj]`"
+        raise ConfigError(Problem("defaults", defaults, "a list of presets", fix, _short(file)))
+    collected: list[tuple[Path, Layer]] = []
+    for name in defaults:
+        parent = find_preset(str(name), near=file)
+        collected += _collect(parent, (*open_files, file))
+    return [*collected, (file, layer)]
+
+
+def read_layer(file: Path) -> Layer:
+    """Read one YAML file with the line of each leaf.
+
+    Args:
+        file: the file.
+
+    Returns:
+        Its values and their origins.
+
+    Raises:
+        ConfigError: the file is not YAML, or not a mapping.
+    """
+    cached = _read_layer(file, file.stat().st_mtime_ns, project_root())
+    return Layer(copy.deepcopy(cached.values), dict(cached.origins))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
+    del stamp, root  # keys only: a sweep reads the same files for each of its members
+    text = file.read_text(encoding="utf-8")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{_short(file)}:{mark.line + 1}" if mark else _short(file)
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        problem = Problem(where, None, f"YAML ({reason})", "mend that line")
+        raise ConfigError(problem) from error
+    if not isinstance(values, dict):
+        fix = "write `key: value` lines"
+        raise ConfigError(Problem(_short(file), None, "a mapping of options", fix))
+    origins: dict[str, str] = {}
+    if isinstance(node, yaml.MappingNode):
+        _mark(node, "", _short(file), origins)
+    return Layer({str(key): value for key, value in values.items()}, origins)
+
+
+def _mark(node: yaml.MappingNode, prefix: str, file: str, origins: dict[str, str]) -> None:
+    for key, value in node.value:
+        dotted = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode) and value.value:
+            _mark(value, f"{dotted}.", file, origins)
+        else:
+            origins[dotted] = f"{file}:{key.start_mark.line + 1}"
+
+
+def override_layer(text: str) -> Layer:
+    """Turn one `key=value` of the command line into a layer.
+
+    `connector=enc_proj` loads `experiments/connector/enc_proj.yaml` where there is one.
+
+    Args:
+        text: the override.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ConfigError: it has no `=`, or its value is not YAML.
+    """
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(Problem(text, None, "key=value", "for example trainer.max_steps=20"))
+    key = full_key(key.strip())
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"]  # type: ignore[index, call-overload]
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(Problem(key, raw, "a YAML value", "quote it")) from error
+    if key in SWAPPABLE and isinstance(value, str):
+        family = key.split(".")[-1]
+        file = _part_file(family, value)
+        if file is not None:
+            return dataclasses.replace(load_layers(file)[0], replaces=key)
+        value = {"name": value}
+    values: dict[str, Any] = {}
+    _set(values, key, value)
+    return Layer(values, dict.fromkeys(_leaves(values), COMMAND_LINE))
+
+
+def full_key(key: str) -> str:
+    """Complete a bare option that only one section has: `max_steps` is `trainer.max_steps`.
+
+    Args:
+        key: a dotted key as typed.
+
+    Returns:
+        The key as the configuration has it.
+    """
+    if key == "world" or key.startswith("world."):
+        return f"data.{key}"
+    known = {*SECTIONS, *TOP_LEVEL, *PART_FAMILIES}
+    options = [(name, item) for name, kind in SECTIONS.items() for item in option_names(kind)]
+    owners = [name for name, item in options if item == key]
+    # `batch_size` could be meant for another section's `global_batch_size`: not completed.
+    alike = [item for _, item in options if item.endswith(f"_{key}")]
+    return f"{owners[0]}.{key}" if len(owners) == 1 and not alike and key not in known else key
+
+
+def _part_file(family: str, name: str) -> Path | None:
+    for root in preset_roots():
+        file = root / family / f"{name}.yaml"
+        if file.is_file():
+            return file
+    return None
+
+
+def _short(file: Path) -> str:
+    for root in (project_root(), *(root.parent for root in preset_roots())):
+        if file.is_relative_to(root):
+            return file.relative_to(root).as_posix()
+    return str(file)
+
+
+def _get(values: dict[str, Any], key: str) -> Any:
+    found: Any = values
+    for step in key.split("."):
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for step in path:
+        if not isinstance(values.get(step), dict):
+            values[step] = {}
+        values = values[step]
+    values[last] = value
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}")
+    return found
