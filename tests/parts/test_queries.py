@@ -40,6 +40,6 @@ def test_the_table_is_saved(part_class, tmp_path):
 
 
 @BOTH
-def test_no_queries_are_spelt_null(part_class):
-    with pytest.raises(ValueError, match="queries: null"):
+def test_no_queries_is_another_context(part_class):
+    with pytest.raises(ValueError, match="system.context=text"):
         part_class(num_queries=0, hidden_size=4)
