@@ -86,8 +86,13 @@ class RunFolder:
     @property
     def last_checkpoint_step(self) -> int:
         """The step of the newest checkpoint, 0 where there is none."""
-        steps = [int(file.stem.partition("=")[2]) for file in self.checkpoints.glob("step=*.ckpt")]
-        return max(steps, default=0)
+        files = self.checkpoint_files()
+        return int(files[0].stem.partition("=")[2]) if files else 0
+
+    def checkpoint_files(self) -> list[Path]:
+        """Return the checkpoints, `step=<n>.ckpt`, newest first."""
+        files = self.checkpoints.glob("step=*.ckpt")
+        return sorted(files, key=lambda file: -int(file.stem.partition("=")[2]))
 
     @property
     def weights(self) -> Path:

@@ -70,6 +70,7 @@ class _Checker:
         self.problems: list[Problem] = []
 
     def check(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values with defaults filled in; `problems` then holds what is wrong."""
         system = self._part("system", values.get("system"), "system")
         # With an unknown system, only the parts that are given can be checked.
         families = tuple(family for family in PART_FAMILIES if family in values)

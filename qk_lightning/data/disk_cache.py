@@ -62,6 +62,7 @@ def image_table(
     shape = (num_images, 3, size, size)
 
     def is_whole(file: Path) -> bool:
+        """Tell whether the file is a table of the wanted shape, to its last byte."""
         try:
             table = np.load(file, mmap_mode="r")  # refuses a file shorter than its header says
         except (OSError, ValueError, EOFError):
@@ -69,6 +70,7 @@ def image_table(
         return table.shape == shape and table.dtype == np.uint8
 
     def build(file: Path) -> None:
+        """Draw every row into the file."""
         table = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
         for row in range(num_images):
             table[row] = image(row)

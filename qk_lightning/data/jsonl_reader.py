@@ -73,6 +73,7 @@ class _Reader:
         self.number = 0
 
     def read(self) -> Records:
+        """Return the records of the right lines; the wrong ones are gathered as problems."""
         content, records = self.path.read_bytes(), Records()
         for self.number, raw in enumerate(content.splitlines(), start=1):
             if raw.strip() and (line := self._line(raw)) is not None:

@@ -106,6 +106,7 @@ class LatentCache:
         path = cache_root() / _NAME / f"{key}.safetensors"
 
         def build(file: Path) -> None:
+            """Encode every picture of the world into the file."""
             from safetensors.torch import save_file
 
             world.prepare()

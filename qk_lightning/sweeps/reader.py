@@ -67,6 +67,7 @@ class _Checker:
         self.problems: list[Problem] = []
 
     def check(self, values: Mapping[str, Any]) -> SweepFile:
+        """Return the sweep, or raise a ConfigError with everything that is wrong."""
         known = [item.name for item in fields(SweepFile) if item.name != "path"]
         for key in values:
             if key not in known:

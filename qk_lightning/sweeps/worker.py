@@ -77,6 +77,7 @@ def work(job: Job, sender: connection.Connection, surroundings: Surroundings) ->
     _settle(job, surroundings)
 
     def report(message: dict[str, Any]) -> None:
+        """Pass progress on to the process that waits."""
         sender.send(("progress", message))
 
     try:

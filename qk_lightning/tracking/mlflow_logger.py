@@ -191,6 +191,7 @@ def flat_params(cfg: DictConfig) -> dict[str, str]:
     flat: dict[str, str] = {}
 
     def walk(prefix: str, values: dict[str, Any]) -> None:
+        """Gather the leaves below a prefix under their dotted names."""
         for key, value in values.items():
             if isinstance(value, dict):
                 walk(f"{prefix}{key}.", value)

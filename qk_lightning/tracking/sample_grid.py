@@ -34,6 +34,7 @@ class _Block:
 
     @property
     def height(self) -> int:
+        """The pixels that the block takes."""
         return (LINES + 2) * (FONT_SIZE + 3) + len(self.rows) * (CELL + GAP)
 
 

@@ -42,11 +42,11 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
     Returns:
         The file, or None where there is none to resume from.
     """
-    for file in _newest_first(run):
+    for file in run.checkpoint_files():
         try:
             torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - whatever a damaged file makes torch raise
-            reason = str(error).splitlines()[0][:200]
+            reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
             log.warning("%s cannot be read (%s); the one before it is used", file, reason)
             file.rename(file.with_suffix(".damaged"))
             continue
@@ -60,13 +60,5 @@ def keep_newest(run: RunFolder) -> None:
     Args:
         run: the run's folder.
     """
-    for file in _newest_first(run)[1:]:
+    for file in run.checkpoint_files()[1:]:
         file.unlink()
-
-
-def _newest_first(run: RunFolder) -> list[Path]:
-    return sorted(run.checkpoints.glob("step=*.ckpt"), key=_step_of, reverse=True)
-
-
-def _step_of(file: Path) -> int:
-    return int(file.stem.partition("=")[2])

@@ -28,6 +28,12 @@ _WORDS = (  # how Qwen2's tokenizer cuts text before the merges
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _HEAD_DIM = 32
+_MARKERS = {  # entries of the configuration that name a token by its id
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+}
 
 
 def make_small_vlm(
@@ -73,15 +79,7 @@ def make_small_vlm(
     tokenizer = train_tokenizer(texts, vocab_size)
     text = _text_config(tokenizer, hidden_size, num_layers)
     vision = _vision_config(hidden_size, vision_hidden, vision_layers, patch_size, image_size)
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-        for name, token in (
-            ("image", "<|image_pad|>"),
-            ("video", "<|video_pad|>"),
-            ("vision_start", "<|vision_start|>"),
-            ("vision_end", "<|vision_end|>"),
-        )
-    }
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in _MARKERS.items()}
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=True, **ids
     )
