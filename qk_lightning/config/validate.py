@@ -118,6 +118,8 @@ class _Checker:
         leaves = [
             f"{name}.{item}" for name, kind in SECTIONS.items() for item in option_names(kind)
         ]
+        for family in families:
+            leaves += [f"{family}.{item}" for item in _options_of(family, values.get(family))]
         for key in values:
             if key in known:
                 continue
@@ -245,6 +247,15 @@ class _Checker:
         for task, weight in data["tasks"].items():
             if weight < 0:
                 self._add(f"data.tasks.{task}", weight, "a weight of 0 or more", "raise it")
+
+
+def _options_of(family: str, node: Any) -> list[str]:
+    """List the options of a part, none where it is not named rightly (which is said elsewhere)."""
+    name = node.get("name") if isinstance(node, dict) else node
+    try:
+        return list(schema_of(family, name).options) if isinstance(name, str) else []
+    except ConfigError:
+        return []
 
 
 def _schema(family: str, node: dict[str, Any]) -> Schema:

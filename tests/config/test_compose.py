@@ -79,6 +79,7 @@ def test_interpolation_sees_the_overrides(preset: Path, root: Path) -> None:
         ("autoencoder.latent_channels=2.5", "expected int"),
         ("trainer.precision=32", "precision"),
         ("optimiser.lr=1", "did you mean 'optimizer'"),
+        ("latent_channels=8", "write autoencoder.latent_channels"),
         ("trainable.head=full", "a part of the system"),
         ("trainable.autoencoder=half", "full"),
         ("connector=mlp", "only parts that the system uses"),
