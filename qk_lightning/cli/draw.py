@@ -26,7 +26,7 @@ def generate(options: argparse.Namespace) -> int:
         raise ConfigError(Problem("--num-images", options.num_images, "1 or more", "raise it"))
     if not 0 <= options.seed < 2**63:
         raise ConfigError(Problem("--seed", options.seed, "0 to 2^63 - 1", "choose another"))
-    run = _run_of(options.run)
+    run = run_of(options.run)
     from qk_lightning.pipeline import QueryKontextPipeline
 
     pipeline = QueryKontextPipeline.from_run(run, options.device)
@@ -52,8 +52,18 @@ def generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_of(text: str) -> RunFolder:
-    """Find a run, or the run of a preset as it stands."""
+def run_of(text: str) -> RunFolder:
+    """Find a run, or the run of a preset as it stands.
+
+    Args:
+        text: a run's folder, name, or the beginning of either; or a preset that was trained.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
     if text not in list_presets():
         return find_run(text)
     folder = plan_chain(text)[-1].folder

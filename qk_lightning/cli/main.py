@@ -18,6 +18,8 @@ examples:
   qk fit avatars/stage1                    one stage (its ancestors first, if they are missing)
   qk fit avatars/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
   qk generate avatars/stage3 --prompt "a smiling person with red hair" --num-images 4
+  qk evaluate avatars/stage3 all           its scores by all suites that fit
+  qk evaluate --images DIR scenes          scores of anybody's pictures
   qk config avatars/stage1                 every value and where it comes from
   qk runs list                             what was trained
   qk data show avatars                     a labelled sheet of pictures
@@ -41,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and end")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     _add_training(verbs)
+    _add_evaluation(verbs)
     _add_looking(verbs)
     return parser
 
@@ -88,6 +91,28 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     generate.add_argument("--image-guidance-scale", type=float, default=None)
     generate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     generate.add_argument("--output", default="generated", help="folder for the pictures")
+
+
+def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    evaluate = _verb(verbs, "evaluate", "evaluate", "score a run, or anybody's pictures, by suites")
+    evaluate.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN SUITE",
+        help="a run and a suite or `all`; with --images the suite alone, and <world>.<option>=value"
+        " where the world is not the default; `prompts SUITE` exports what to draw; `readers`"
+        " measures the readers",
+    )
+    evaluate.add_argument(
+        "--images", default=None, metavar="FOLDER", help="score <id>.png or <id>/0000.png, ..."
+    )
+    evaluate.add_argument("--limit", type=int, default=None, help="items of each world and task")
+    evaluate.add_argument("--num-samples", type=int, default=1, help="pictures of each item")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
+    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    evaluate.add_argument(
+        "--output", default=None, help="folder for prompts and verdicts, file for `readers`"
+    )
 
 
 def _add_looking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]

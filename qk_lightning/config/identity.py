@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from qk_lightning.config.mixture import WEIGHT
 from qk_lightning.config.paths import is_local, resolve_path
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS, Lora
@@ -85,8 +86,21 @@ def _part_content(family: str, node: dict[str, Any]) -> dict[str, Any]:
     for name in schema.attributes.get("paths", ()):
         if isinstance(content.get(name), str):
             content[name] = _path_content(content[name], f"{family}.{name}")
+    if (option := schema.attributes.get("holds")) is not None:
+        content.pop("size", None)  # stands in the worlds held
+        content[option] = _worlds_content(content.get(option, {}))
     version = schema.attributes.get("version", 1)
     return content if version == 1 else {**content, "version": version}
+
+
+def _worlds_content(worlds: dict[str, Any]) -> dict[str, Any]:
+    """What the worlds of a mixture are, by label; one that is off is as good as not there."""
+    found = {}
+    for label, node in worlds.items():
+        options = {name: value for name, value in node.items() if name != WEIGHT}
+        if node[WEIGHT]:
+            found[label] = {**_part_content("world", options), WEIGHT: node[WEIGHT]}
+    return found
 
 
 def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
 
 # Where a part is named: naming another one replaces the node with all its options.
 SWAPPABLE = (*PART_FAMILIES, "system", "data.world")
+WORLDS = "data.world.worlds"  # of a mixture: each is swappable too
 COMMAND_LINE = "command line"
 
 
@@ -43,11 +44,12 @@ class Layer:
 
     def merge(self, over: Layer) -> None:
         """Put another layer over this one."""
-        for key in SWAPPABLE:
+        for key in (*SWAPPABLE, *_worlds_of_mixture(over.values)):
             old, new = _get(self.values, key), _get(over.values, key)
             if not isinstance(old, dict) or not isinstance(new, dict):
                 continue
-            if key == over.replaces or ("name" in new and new["name"] != old.get("name")):
+            name = old.get("name", key.rpartition(".")[2])  # a mixture's world: its label
+            if key == over.replaces or new.get("name", name) != name:
                 _set(self.values, key, {})
                 self._forget(key)
         self._merge_dict(self.values, over.values, "", over.origins)
@@ -222,6 +224,11 @@ def _short(file: Path) -> str:
         if file.is_relative_to(root):
             return file.relative_to(root).as_posix()
     return str(file)
+
+
+def _worlds_of_mixture(values: dict[str, Any]) -> list[str]:
+    worlds = _get(values, WORLDS)
+    return [f"{WORLDS}.{label}" for label in worlds] if isinstance(worlds, dict) else []
 
 
 def _get(values: dict[str, Any], key: str) -> Any:

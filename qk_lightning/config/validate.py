@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
 from qk_lightning.config.sections import RANGES, SECTIONS, TOP_LEVEL, Lora, option_names
 
@@ -162,7 +163,11 @@ class _Checker:
                 fix = "take it out: the assembly measures it from the other parts"
                 self._add(f"{key}.{name}", given.pop(name), "no value here", fix)
         types = {name: item.type_text for name, item in schema.fields.items()}
-        return {"name": node["name"], **self._options(key, given, schema.structured(), types)}
+        part = {"name": node["name"], **self._options(key, given, schema.structured(), types)}
+        if (option := schema.attributes.get("holds")) is not None:
+            check = MixtureChecker(self._part, self._add)
+            part |= check.checked(f"{key}.{option}", option, part)
+        return part
 
     def _section(self, key: str, given: dict[str, Any], section: type) -> dict[str, Any]:
         types = {item.name: str(item.type) for item in dataclasses.fields(section)}

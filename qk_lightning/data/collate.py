@@ -120,6 +120,8 @@ def _edit_masks(samples: list[Sample], size: int) -> Tensor | None:
 def spread(world: World, task: str, split: Split, count: int) -> list[list[int]]:
     """Chooses fixed samples of a task: the first of each layout, in proportion to their numbers.
 
+    The worlds of a mixture that offer the task take equal shares, whatever their weights.
+
     Args:
         world: Where the samples are.
         task: One of the world's tasks.
@@ -127,18 +129,33 @@ def spread(world: World, task: str, split: Split, count: int) -> list[list[int]]
         count: How many are wanted; at most all are given, none twice.
 
     Returns:
-        Indices, one list a layout, empty layouts left out. With one layout: 0 .. count - 1.
+        Indices, one list a world and layout, empty ones left out. With one layout: 0 .. count - 1.
     """
-    layouts = world.layouts(task, split)
-    total = world.num_samples(task, split)
-    wanted = min(count, total)
+    parts = [part.world for part in world.parts() if part.world.num_samples(task, split)]
+    shares = _equal_shares(count, [part.num_samples(task, split) for part in parts])
     chosen, start = [], 0
-    for _, size in layouts:
-        # Cumulative rounding: the parts add up to `wanted`, and none exceeds its layout.
-        number = _rounded(start + size, wanted, total) - _rounded(start, wanted, total)
-        chosen.append(list(range(start, start + number)))
-        start += size
+    for part, wanted in zip(parts, shares, strict=True):
+        first, total = start, part.num_samples(task, split)
+        for _, size in part.layouts(task, split):
+            # Cumulative rounding: the parts add up to `wanted`, and none exceeds its layout.
+            before, after = start - first, start - first + size
+            number = _rounded(after, wanted, total) - _rounded(before, wanted, total)
+            chosen.append(list(range(start, start + number)))
+            start += size
     return [indices for indices in chosen if indices]
+
+
+def _equal_shares(count: int, sizes: list[int]) -> list[int]:
+    """Parts a number equally among worlds; what one cannot give, the others do."""
+    shares = [0] * len(sizes)
+    left = min(count, sum(sizes))
+    while left:
+        open_parts = [n for n, size in enumerate(sizes) if shares[n] < size]
+        for place, number in enumerate(open_parts):
+            wanted = left // len(open_parts) + (place < left % len(open_parts))
+            shares[number] += min(wanted, sizes[number] - shares[number])
+        left = min(count, sum(sizes)) - sum(shares)
+    return shares
 
 
 def _rounded(place: int, wanted: int, total: int) -> int:

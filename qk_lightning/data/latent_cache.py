@@ -19,7 +19,7 @@ from torch import Tensor
 from qk_lightning.config.paths import cache_root
 from qk_lightning.data.collate import to_unit
 from qk_lightning.data.disk_cache import build_once
-from qk_lightning.data.sample import Progress, World
+from qk_lightning.data.sample import Progress, World, WorldPart
 
 if TYPE_CHECKING:
     from qk_lightning.parts.base import Part
@@ -87,6 +87,7 @@ class LatentCache:
     ) -> LatentCache:
         """Opens the latents of a world, encoding them first where they are missing or damaged.
 
+        The worlds of a mixture have a file each, which they share with runs on one of them alone.
         Of several processes one encodes, the others wait. A finished file is read without a lock.
 
         Args:
@@ -102,6 +103,12 @@ class LatentCache:
         Raises:
             ValueError: If the autoencoder gives latents that are not finite, or is in no file.
         """
+        parts = world.parts()
+        if len(parts) > 1 or parts[0].world is not world:
+            return JoinedLatents([
+                cls.open(part.world, autoencoder, batch_size, _shifted(progress, part, world))
+                for part in parts
+            ])
         key = latent_key(world, autoencoder)
         path = cache_root() / _NAME / f"{key}.safetensors"
 
@@ -143,6 +150,54 @@ class LatentCache:
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the mapped table out: a loader's worker opens the file itself."""
         return {"path": self.path, "_table": None}
+
+
+class JoinedLatents(LatentCache):
+    """Latents of the worlds of a mixture, row after row, each in a file of its own.
+
+    Args:
+        caches: Those of the worlds, in their order; latents of one shape.
+    """
+
+    def __init__(self, caches: Sequence[LatentCache]) -> None:
+        self.caches = list(caches)
+
+    @property
+    def table(self) -> Tensor:
+        """[R, C, h, w] float32, joined anew at each call; reading rows does without it."""
+        return torch.cat([cache.table for cache in self.caches])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent."""
+        return self.caches[0].shape
+
+    def __len__(self) -> int:
+        """The number of images R of all worlds."""
+        return sum(len(cache) for cache in self.caches)
+
+    def __getitem__(self, rows: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Returns a copy of the latents of some rows: [len(rows), C, h, w] float32, on the CPU."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        found, first = torch.empty(len(rows), *self.shape), 0
+        for cache in self.caches:
+            here = (rows >= first) & (rows < first + len(cache))
+            found[here] = cache[rows[here] - first]
+            first += len(cache)
+        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < first:
+            raise IndexError(f"rows {rows.tolist()} of {first} latents")
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Gives the worlds' caches, each of which leaves its table out."""
+        return {"caches": self.caches}
+
+
+def _shifted(progress: Progress | None, part: WorldPart, world: World) -> Progress | None:
+    """Progress of a part as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part.first_row + done, world.num_images)
 
 
 def _is_whole(path: Path, num_images: int, key: str) -> bool:

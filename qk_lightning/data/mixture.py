@@ -1,7 +1,7 @@
 """The batch order: which sample is trained on when, a pure function of (seed, samples seen).
 
-A step has `global_batch_size` samples in `groups_per_step` groups. A group has one layout (task
-and roles), drawn by weight from (seed, step, group). Ranks take contiguous parts of each group
+A step has `global_batch_size` samples in `groups_per_step` groups. A group has one layout (task,
+part of a mixture of worlds, roles), drawn by weight from (seed, step, group). Ranks take contiguous parts of each group
 and micro-batches cut those parts, so neither changes what a step trains on. Within a layout all
 items come once, in an order drawn from (seed, layout, epoch), before any comes again.
 Shapes: P layouts, G groups a step.
@@ -43,6 +43,7 @@ class Layout:
         start: Index of the first of these samples within the task.
         count: How many there are.
         share: Probability that a group has this layout.
+        part: Label of the world it is of, in a mixture of worlds.
     """
 
     task: str
@@ -50,11 +51,13 @@ class Layout:
     start: int
     count: int
     share: float
+    part: str = ""
 
     @property
     def key(self) -> int:
-        """A number that stands for task and roles in random draws, the same in every process."""
-        name = "/".join((self.task, *self.roles))
+        """A number that stands for part, task and roles in draws, the same in every process."""
+        of_part = (self.part,) if self.part else ()
+        name = "/".join((*of_part, self.task, *self.roles))
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
@@ -140,7 +143,8 @@ class BatchOrder:
     Args:
         world: What there is to train on.
         tasks: Weight of each task (any scale; 0 leaves it out). A task's layouts share its
-            weight in proportion to their numbers of samples.
+            weight in proportion to their numbers of samples; the parts of a mixture of worlds
+            that offer it share it by their weights.
         seed: Decides layouts and item orders.
         global_batch_size: Samples an optimiser step, over all ranks.
         groups_per_step: Groups of one layout a step.
@@ -240,9 +244,12 @@ def _layouts(world: World, tasks: Mapping[str, float]) -> list[Layout]:
     total = sum(tasks.values())
     layouts = []
     for task in (task for task in TASKS if tasks.get(task, 0) > 0):
-        start, samples = 0, world.num_samples(task, "train")
-        for roles, count in world.layouts(task, "train"):
-            share = tasks[task] / total * count / samples
-            layouts.append(Layout(task, tuple(roles), start, count, share))
-            start += count
+        parts = [part for part in world.parts() if part.world.num_samples(task, "train")]
+        weight, start = sum(part.weight for part in parts), 0
+        for part in parts:
+            samples = part.world.num_samples(task, "train")
+            for roles, count in part.world.layouts(task, "train"):
+                share = tasks[task] / total * (part.weight / weight) * count / samples
+                layouts.append(Layout(task, tuple(roles), start, count, share, part.label))
+                start += count
     return layouts

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +119,22 @@ class Batch:
         return replace(self, **moved)
 
 
+class WorldPart(NamedTuple):
+    """One of the worlds that a world is made of; most worlds have one part, themselves.
+
+    Args:
+        label: Its name in the whole; "" where the whole is one world.
+        world: The part, with rows and indices of its own.
+        weight: How often it is trained on, against the other parts.
+        first_row: Its image 0 is this row of the whole.
+    """
+
+    label: str
+    world: World
+    weight: float
+    first_row: int
+
+
 class World(ABC):
     """What there is to train on: an image table and index-addressed samples over it.
 
@@ -185,3 +201,11 @@ class World(ABC):
         """
         num_samples = self.num_samples(task, split)
         return [(self.sample(task, split, 0).roles, num_samples)] if num_samples else []
+
+    def parts(self) -> Sequence[WorldPart]:
+        """The worlds this one is made of, in the order of rows and of each task's samples.
+
+        A task is drawn by its weight, then one of the parts that offer it by theirs; a batch has
+        samples of one part. Default: the world itself.
+        """
+        return [WorldPart("", self, 1.0, 0)]

@@ -1,33 +1,47 @@
-"""What is measured at the end of a run: pictures drawn for fixed samples with fixed noise.
+"""What is measured at the end of a run: the suites that fit its worlds and tasks, in short.
 
-The same validation samples and the same noise for every run of a world, so that runs compare.
-B pictures of 3 x H x W.
+The same first items and the same noise for every run, so that runs compare. `qk evaluate` scores
+all items by the same code. B pictures of 3 x H x W, uint8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from qk_lightning.config.atomic import aside, write_json
-from qk_lightning.data.collate import to_pixels
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.data.collate import to_unit
 from qk_lightning.data.module import DataModule
-from qk_lightning.data.sample import Batch, World
-from qk_lightning.data.worlds.avatars import Avatars
-from qk_lightning.evaluation.avatar_reader import AvatarReader
-from qk_lightning.systems.autoencoder import image_psnr
+from qk_lightning.data.sample import World
+from qk_lightning.evaluation.draw import SystemDrawer, layouts_of
+from qk_lightning.evaluation.prompt_set import make_prompt_set, write_picture
+from qk_lightning.evaluation.run_suite import (
+    EVALUATIONS,
+    SUMMARY,
+    Origin,
+    Request,
+    own_shuffled,
+    suites_for,
+    summarise,
+)
+from qk_lightning.evaluation.score import score_pictures, write_results
+from qk_lightning.evaluation.suite import ALL, Item, Metric, Pictures, Suite, worlds_of
+from qk_lightning.evaluation.verdict import Verdict
 from qk_lightning.systems.query_kontext import QueryKontext
 
 # Drawn after every stage, trained or not: alignment, and reconstruction through the VLM alone.
 ALWAYS = ("text_to_image", "reconstruction")
+FINAL = "final"
 MAX_GRID_PROMPT = 120
 
 
-def tasks_to_draw(world: World, trained: dict[str, float]) -> list[str]:
+def tasks_to_draw(world: World, trained: Mapping[str, float]) -> list[str]:
     """List the tasks that are drawn and scored.
 
     Args:
@@ -41,91 +55,129 @@ def tasks_to_draw(world: World, trained: dict[str, float]) -> list[str]:
     return [task for task in wanted if world.num_samples(task, "val")]
 
 
-@torch.no_grad()
-def score_stage(system: QueryKontext, data: DataModule, folder: Path) -> dict[str, float]:
-    """Draw validation pictures, keep a few, and score all.
+def score_stage(system: QueryKontext, data: DataModule, run: RunFolder) -> dict[str, float]:
+    """Draw validation pictures, score them by every suite that fits, and keep a few.
 
     Args:
         system: the trained system.
         data: its data.
-        folder: where pictures go: `<item>.png`, `target_<item>.png` and `prompts.json`.
+        run: gets `evaluations/final/<suite>/` with verdicts and summary, and `samples/final/` with
+            `<item>.png`, `input<n>_<item>.png`, `target_<item>.png` and `prompts.json`.
 
     Returns:
-        `eval/<task>/psnr` in dB against the target (a mean over images), `eval/<task>/accuracy`
-        and `/chance` of attributes where the world has a reader (`/changed` and `/kept`: of those
-        that an edit changes and keeps; `/all_right`: share of pictures without a mistake), and
-        `eval/reconstruction/ceiling`, the codec's own PSNR.
+        Value by `eval/<suite>/<metric>`; the controls stand in the summaries.
     """
     options = system.config.validation
-    system.eval()
-    reader = reader_of(data.world)
+    worlds = worlds_of(data.world)
+    tasks = tasks_to_draw(data.world, dict(system.config.data.tasks))
+    suites = suites_for(ALL, worlds, tasks)
+    covered = {kind for suite in suites for kind in suite.parts}
+    others = {kind: world for kind, world in worlds.items() if kind not in covered}
+    if others:
+        suites.append(Likeness(others, tasks))
+    drawer = SystemDrawer(system, worlds)
     scores: dict[str, float] = {}
-    shown: list[dict[str, Any]] = []
-    with aside(folder) as target_folder:
-        target_folder.mkdir(parents=True)
-        for task in tasks_to_draw(data.world, dict(system.config.data.tasks)):
-            batches = data.val_batches(task, options.num_images, options.batch_size)
-            drawn = [system.predict_step(batch.to(system.device), 0).cpu() for batch in batches]
-            scores |= _task_scores(task, batches, drawn, reader)
-            shown += _keep_pictures(task, batches[0], drawn[0], options.num_grid, target_folder)
-            if task == "reconstruction":
-                scores["eval/reconstruction/ceiling"] = _codec_psnr(system, batches)
-        write_json(target_folder / "prompts.json", shown)
+    shown: list[_Shown] = []
+    with aside(run.path / EVALUATIONS / FINAL) as folder:
+        for suite in suites:
+            prompts = make_prompt_set(suite, worlds, options.num_images, 0, tasks)
+            images = _draw(drawer, prompts.items, options.batch_size)
+            rows = score_pictures(suite, worlds, prompts.items, images)
+            own = own_shuffled(prompts, worlds, images)
+            origin = Origin(run.name, run.identity, drawer.settings)
+            request, codec = Request(options.num_images), system.autoencoder
+            summary = summarise(prompts, worlds, rows, own, request, origin, codec)
+            write_results(folder / suite.name, rows)
+            write_json(folder / suite.name / SUMMARY, summary)
+            scores |= {name: entry["value"] for name, entry in summary["metrics"].items()}
+            shown += [_Shown(item, images[item.id], suite) for item in prompts.items]
+    _keep_pictures(shown, worlds, options.num_grid, run.samples / FINAL)
     return scores
 
 
-def reader_of(world: World) -> AvatarReader | None:
-    """Return what reads attributes off a world's pictures, None where nothing can.
+def _draw(drawer: SystemDrawer, items: Sequence[Item], batch_size: int) -> dict[str, np.ndarray]:
+    drawn: dict[str, np.ndarray] = {}
+    for batch in layouts_of(items, batch_size):
+        images = drawer(batch)
+        drawn |= {item.id: image for item, image in zip(batch, images, strict=True)}
+    return drawn
+
+
+class Likeness(Suite):
+    """PSNR against the target, for worlds that no suite and no reader knows.
 
     Args:
-        world: the world.
+        worlds: those worlds, by kind.
+        tasks: their tasks.
     """
-    return AvatarReader(world) if isinstance(world, Avatars) else None
+
+    name = "likeness"
+    controls = ("gt", "recon", "shuffled", "blank")
+
+    def __init__(self, worlds: Mapping[str, World], tasks: Sequence[str]) -> None:
+        self.parts = dict.fromkeys(worlds, tuple(tasks))
+
+    def scorer(self, world: World) -> str:
+        """Name the rule: there is no reader."""
+        return "psnr 1"
+
+    def verdicts(self, world: World, pictures: Pictures) -> list[Verdict]:
+        """Measure the PSNR of each picture; nothing is called right."""
+        from qk_lightning.systems.autoencoder import image_psnr
+
+        target = torch.stack([to_unit(world.image(item.target)) for item in pictures.items])
+        values = image_psnr(to_unit(pictures.images), target).tolist()
+        return [Verdict(False, 0.0, "not judged", {"psnr": value}) for value in values]
+
+    def metrics(self, items: Sequence[Item]) -> list[Metric]:
+        """List PSNR in dB a task."""
+        return [
+            Metric(f"{task}_psnr", "psnr", (task,))
+            for task in dict.fromkeys(item.task for item in items)
+        ]
 
 
-def _task_scores(
-    task: str, batches: list[Batch], drawn: list[Tensor], reader: AvatarReader | None
-) -> dict[str, float]:
-    images, target = torch.cat(drawn), torch.cat([batch.target for batch in batches])
-    scores = {f"eval/{task}/psnr": image_psnr(images, target).mean().item()}
-    facts = [item for batch in batches for item in batch.facts]
-    if reader is not None and reader.can_read(facts):
-        accuracy = reader.accuracy(images, facts)
-        scores[f"eval/{task}/accuracy"] = accuracy.mean
-        scores[f"eval/{task}/chance"] = accuracy.chance
-        for name in ("changed", "kept", "all_right"):
-            if (value := getattr(accuracy, name)) is not None:
-                scores[f"eval/{task}/{name}"] = value
-    return scores
+@dataclass(frozen=True)
+class _Shown:
+    """A picture that was drawn."""
 
+    item: Item
+    image: np.ndarray
+    suite: Suite
 
-def _codec_psnr(system: QueryKontext, batches: list[Batch]) -> float:
-    target = torch.cat([batch.target for batch in batches]).to(system.device)
-    decoded = system.autoencoder.decode(system.autoencoder.encode(target)).clamp(-1, 1)
-    return image_psnr(decoded, target).mean().item()
+    @property
+    def block(self) -> str:
+        """The heading that it stands under."""
+        return self.item.suite if self.item.suite == "knowledge" else self.item.task
 
 
 def _keep_pictures(
-    task: str, batch: Batch, drawn: Tensor, count: int, folder: Path
-) -> list[dict[str, Any]]:
-    shown = []
-    for number in range(min(count, len(drawn))):
-        item = f"{task}_{number}"
-        save_picture(drawn[number], folder / f"{item}.png")
-        save_picture(batch.target[number], folder / f"target_{item}.png")
-        inputs = [] if batch.images is None else list(batch.images[number])
-        for place, image in enumerate(inputs):
-            save_picture(image, folder / f"input{place}_{item}.png")
-        prompt = batch.prompts[number][:MAX_GRID_PROMPT]
-        shown.append({"id": item, "task": task, "prompt": prompt, "inputs": len(inputs)})
-    return shown
+    shown: Sequence[_Shown], worlds: Mapping[str, World], count: int, folder: Path
+) -> None:
+    listed: list[dict[str, Any]] = []
+    with aside(folder) as target:
+        target.mkdir(parents=True)
+        for block in dict.fromkeys(one.block for one in shown):
+            here = [one for one in shown if one.block == block]
+            for number, one in enumerate(_of_each_world(here, count)):
+                listed.append(_keep(one, f"{block}_{number}", worlds[one.item.world], target))
+        write_json(target / "prompts.json", listed)
 
 
-def save_picture(image: Tensor, path: Path) -> None:
-    """Write one picture as PNG.
+def _of_each_world(shown: Sequence[_Shown], count: int) -> list[_Shown]:
+    """Choose the first pictures, as many of each world."""
+    kinds = list(dict.fromkeys(one.item.world for one in shown))
+    chosen = []
+    for place, kind in enumerate(kinds):
+        wanted = count // len(kinds) + (place < count % len(kinds))
+        chosen += [one for one in shown if one.item.world == kind][:wanted]
+    return chosen
 
-    Args:
-        image: [3, H, W] in [-1, 1].
-        path: the file.
-    """
-    Image.fromarray(to_pixels(image).transpose(1, 2, 0)).save(path)
+
+def _keep(one: _Shown, name: str, world: World, folder: Path) -> dict[str, Any]:
+    write_picture(folder / f"{name}.png", one.image)
+    write_picture(folder / f"target_{name}.png", one.suite.target(world, one.item))
+    for place, row in enumerate(one.item.images):
+        write_picture(folder / f"input{place}_{name}.png", world.image(row))
+    prompt = one.item.prompt[:MAX_GRID_PROMPT]
+    return {"id": name, "task": one.block, "prompt": prompt, "inputs": len(one.item.images)}

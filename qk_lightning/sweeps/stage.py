@@ -189,7 +189,7 @@ def _score(
     if isinstance(system, QueryKontext) and system.config.validation.num_images:
         system.to(trainer.strategy.root_device)
         system.merge_adapters()
-        scores |= score_stage(system, data, run.samples / "final")
+        scores |= score_stage(system, data, run)
     for logger in loggers:
         logger.log_metrics(scores, options.max_steps - 1)  # as Lightning counts, from 0
         logger.finalize("success")

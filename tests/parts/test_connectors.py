@@ -143,3 +143,19 @@ def test_options_that_cannot_work_or_have_no_effect_are_told():
         MLP(num_layers=0, **WIRED)
     with pytest.raises(ValueError, match="num_heads: 5 does not split"):
         EncProj(num_heads=5, **WIRED)
+
+
+@torch.no_grad()
+def test_a_residual_connector_starts_as_the_identity():
+    part, states = MLP(residual=True, input_size=8, output_size=8), torch.randn(2, 3, 8)
+    mask = torch.tensor([[True] * 3, [False, True, True]])
+    torch.testing.assert_close(part(states, mask), states * mask[..., None])
+
+
+@pytest.mark.parametrize(
+    "options", [{"output_size": 24}, {"output_size": 32, "output_norm": True}, {"num_layers": 0}]
+)
+def test_a_connector_that_cannot_be_the_identity_is_refused(options):
+    options = {"residual": True, "input_size": 32, "output_size": 32, **options}
+    with pytest.raises(ValueError, match="residual|num_layers"):
+        MLP(**options)

@@ -25,6 +25,7 @@ from qk_lightning.data.worlds import avatar_text as text
 from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
+from qk_lightning.data.worlds.question import Question
 
 NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
 # The kinds of a task's input images, then of its target; several layouts follow one another.
@@ -216,10 +217,7 @@ class Avatars(World):
             yield f"{question} {answer}"
 
     def qa(self, index: int, split: Split) -> tuple[int | None, str, str]:
-        """Draw a question with its answer; endless and a pure function of the index.
-
-        4 of 10 ask for an attribute of a picture of one person, 2 for one of two people side by
-        side, 1 for a description, 3 for an attribute of a caption without a picture.
+        """Draw a question with its answer; see `question`.
 
         Args:
             index: Any number from 0.
@@ -228,15 +226,37 @@ class Avatars(World):
         Returns:
             Row of the picture (None without), question, answer.
         """
+        return self.question(index, split).as_asked
+
+    def question(self, index: int, split: Split) -> Question:
+        """Draw a question; endless and a pure function of the index.
+
+        Of 10, 3 ask for an attribute of a picture of one person, 1 for one of two people, 2 for
+        one of a caption, 2 for a description of a picture; 2 are prompts as the head gets them (a
+        caption, or a picture and an instruction), answered by what is to be drawn.
+
+        Args:
+            index: Any number from 0.
+            split: Whose pictures are asked about.
+        """
         rng = self._rng("qa", split, index)
-        first, count = self._identities(split)
         turn = int(rng.integers(10))
-        kind = PAIR if turn in (4, 5) else rng.integers(PAIR)
+        if turn >= 8:
+            task = "text_to_image" if turn == 8 else "editing"
+            chosen = int(rng.integers(self.num_samples(task, split)))
+            return questions.from_sample(self.sample(task, split, chosen))
+        first, count = self._identities(split)
+        kind = PAIR if turn == 3 else rng.integers(PAIR)
         row = int(NUM_KINDS * (first + rng.integers(count)) + kind)
         words = self.people.attributes_of(row)
-        if turn == 6:
-            return row, *questions.ask_for_description(words, rng)
-        question, answer = questions.ask(words, rng)
-        if turn >= 7:
-            return None, f"{text.caption(words, rng)} {question}", answer
-        return row, question, answer
+        held_out = ("pair",) if self.people.is_held_out(words) else ()
+        if turn >= 6:
+            return questions.ask_for_description(row, words, rng, held_out)
+        if turn >= 4:
+            said = text.caption(words, rng)
+            return questions.ask(None, said, words, rng, self._num_words, held_out)
+        return questions.ask(row, "", words, rng, self._num_words, held_out)
+
+    @property
+    def _num_words(self) -> dict[str, int]:
+        return {name: len(a.words) for name, a in self.renderer.attributes.items()}

@@ -1,0 +1,215 @@
+"""Controls: what a score would be for pictures that are known. Printed beside every score.
+
+gt: the world's own pictures (what the reader gets right); recon: the same through the codec (the
+ceiling of anything drawn with it); shuffled: the right picture of another prompt of the same kind
+(what chance gives); blank: plain grey; copy: the first input, unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qk_lightning.config.atomic import write_json
+from qk_lightning.config.paths import cache_root
+from qk_lightning.data.collate import to_pixels, to_unit
+from qk_lightning.data.disk_cache import build_once
+from qk_lightning.data.sample import World
+from qk_lightning.evaluation.aggregate import summarise_rows
+from qk_lightning.evaluation.prompt_set import PromptSet
+from qk_lightning.evaluation.score import score_pictures
+from qk_lightning.evaluation.suite import Item, Suite
+from qk_lightning.parts.base import Part
+
+CONTROLS = ("gt", "recon", "shuffled", "blank", "copy")
+MEANINGS = {
+    "gt": "the world's own pictures: what the reader reads right",
+    "recon": "those pictures through the codec: the ceiling of anything drawn with it",
+    "shuffled": "the right picture of another prompt of the same kind: chance",
+    "blank": "plain grey pictures",
+    "copy": "the first input picture, unchanged",
+    "own_shuffled": "the run's own pictures held against each other's prompts",
+}
+GREY = 128
+BUILTIN_CODEC = "builtin:laptop_codec"
+CODEC_BATCH = 64
+Levels = dict[str, dict[str, float]]
+
+
+def control_levels(
+    prompts: PromptSet, worlds: Mapping[str, World], codec: Part | None
+) -> dict[str, dict[str, float]]:
+    """Score the controls of a prompt set; computed once and kept under the cache.
+
+    Args:
+        prompts: the prompt set.
+        worlds: the worlds by kind.
+        codec: the autoencoder; None leaves `recon` out.
+
+    Returns:
+        Value by metric name, by control.
+    """
+    key = json.dumps([prompts.sha256, codec_digest(codec), *scorers(prompts, worlds)])
+    name = f"{prompts.suite.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    path = cache_root() / "controls" / name
+
+    def build(file: Path) -> None:
+        """Score all controls."""
+        write_json(file, _compute(prompts, worlds, codec))
+
+    build_once(path, _is_whole, build)
+    return dict(json.loads(path.read_text()))
+
+
+def scorers(prompts: PromptSet, worlds: Mapping[str, World]) -> list[str]:
+    """Name the readers of a prompt set.
+
+    Args:
+        prompts: the prompt set.
+        worlds: the worlds by kind.
+    """
+    return [f"{kind}: {prompts.suite.scorer(worlds[kind])}" for kind in prompts.worlds]
+
+
+def codec_digest(codec: Part | None) -> str:
+    """Return a digest of an autoencoder's weights, "" without one.
+
+    Args:
+        codec: the autoencoder.
+    """
+    if codec is None:
+        return ""
+    digest = hashlib.sha256()
+    for name, value in sorted(codec.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return False
+
+
+def _compute(prompts: PromptSet, worlds: Mapping[str, World], codec: Part | None) -> Levels:
+    metrics = prompts.suite.metrics(prompts.items)
+    levels: Levels = {}
+    for control in CONTROLS:
+        if control not in prompts.suite.controls or (control == "recon" and codec is None):
+            continue
+        items = [item for item in prompts.items if item.images or control != "copy"]
+        if not items:
+            continue
+        images = control_images(control, prompts.suite, items, worlds, codec)
+        rows = score_pictures(prompts.suite, worlds, items, images)
+        found = summarise_rows(rows, metrics, with_interval=False)
+        levels[control] = {name: value.value for name, value in found.items()}
+    return levels
+
+
+def control_images(
+    control: str,
+    suite: Suite,
+    items: Sequence[Item],
+    worlds: Mapping[str, World],
+    codec: Part | None = None,
+) -> dict[str, np.ndarray]:
+    """Make the pictures of a control.
+
+    Args:
+        control: one of CONTROLS.
+        suite: the items' suite.
+        items: the items; for `copy` each has an input.
+        worlds: the worlds by kind.
+        codec: the autoencoder, for `recon`.
+
+    Returns:
+        [3, H, W] uint8 by item id.
+    """
+    if control == "copy":
+        return {item.id: worlds[item.world].image(item.images[0]) for item in items}
+    right = {item.id: suite.target(worlds[item.world], item) for item in items}
+    if control == "gt":
+        return right
+    if control == "shuffled":
+        return {item.id: right[other.id] for item, other in shuffled(items)}
+    if control == "blank":
+        return {name: np.full_like(image, GREY) for name, image in right.items()}
+    assert codec is not None
+    return reconstruct(right, codec)
+
+
+def shuffled(items: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """Give each item another one of the same world, task and tag.
+
+    Half a group away rather than the next one: neighbours may share a person or a scene. An item
+    that is alone in its group is paired with one of another tag of its task.
+
+    Args:
+        items: the items.
+
+    Returns:
+        Pairs (item, the other one).
+    """
+    tags: dict[tuple[str, ...], list[Item]] = {}
+    tasks: dict[tuple[str, ...], list[Item]] = {}
+    for item in items:
+        tags.setdefault((item.world, item.task, item.tag), []).append(item)
+        tasks.setdefault((item.world, item.task), []).append(item)
+    pairs = []
+    for (world, task, _), group in tags.items():
+        members = group if len(group) > 1 else tasks[world, task]
+        step = (len(members) + 1) // 2 if len(members) > 1 else 0
+        place = {item.id: number for number, item in enumerate(members)}
+        pairs += [(item, members[(place[item.id] + step) % len(members)]) for item in group]
+    return pairs
+
+
+@torch.no_grad()
+def reconstruct(images: Mapping[str, np.ndarray], codec: Part) -> dict[str, np.ndarray]:
+    """Send pictures through the codec.
+
+    Args:
+        images: [3, H, W] uint8 by name, of one size or several.
+        codec: the autoencoder.
+
+    Returns:
+        The same names and shapes.
+    """
+    device = next(codec.parameters()).device if list(codec.parameters()) else torch.device("cpu")
+    codec.eval()
+    names = sorted(images, key=lambda name: images[name].shape)
+    found: dict[str, np.ndarray] = {}
+    for start in range(0, len(names), CODEC_BATCH):
+        part = names[start : start + CODEC_BATCH]
+        for shape in dict.fromkeys(images[name].shape for name in part):
+            same = [name for name in part if images[name].shape == shape]
+            given = to_unit(np.stack([images[name] for name in same])).to(device)
+            decoded = codec.decode(codec.encode(given)).clamp(-1, 1)
+            found |= dict(zip(same, to_pixels(decoded), strict=True))
+    return found
+
+
+def builtin_codec() -> Part | None:
+    """Load the codec that comes with the package; None where there is none."""
+    from omegaconf import OmegaConf
+
+    from qk_lightning.assembly.build import build_part
+    from qk_lightning.config.errors import ConfigError
+    from qk_lightning.config.paths import resolve_path
+    from qk_lightning.config.validate import checked_part
+
+    try:
+        resolve_path(BUILTIN_CODEC)
+    except ConfigError:
+        return None
+    node = checked_part("autoencoder", {"name": "kl", "path": BUILTIN_CODEC}, "autoencoder")
+    codec = build_part("autoencoder", OmegaConf.create(node), 0, {})
+    return codec if codec.load_base() else None

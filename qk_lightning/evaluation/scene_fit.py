@@ -1,0 +1,263 @@
+"""Fitting outlines to one segment of a picture: which shape, where, how big, in what colour.
+
+A window is h x w pixels of the picture less its background, [h, w, 3] in 0..255; weights say
+which of its pixels belong to this segment. Places are in pixels of the whole picture.
+S shapes, K sizes, L blurs, M marks, P = h w pixels, J colours (1, or 2 with a mark).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from qk_lightning.data.worlds.scene_graph import MARK_SCALE, MARKED_SHAPES, MARKS
+from qk_lightning.evaluation.scene_templates import blurred, coverage
+
+BLURS = (0.2, 0.75, 1.25)  # gaussian sigma in pixels
+_SIZES = (0.86, 0.95, 1.03)  # of the first guess
+_PAD = 4  # pixels of background around a segment that a fit looks at
+_GAIN = (0.75, 1.6)  # how far the first guess of the contrast may be off
+_STEPS = 2  # of Gauss-Newton
+_MUST_TRY = 2.5  # shapes whose first error is within this many times the least are moved, too
+_TRIED = 3  # at most
+_SMOOTHING = 0.8  # pixels; what is judged by eye is smoothed, so that noise does not count
+
+
+@dataclass(frozen=True)
+class Window:
+    """The pixels a fit looks at.
+
+    Args:
+        pixels: [h, w, 3] float32, the picture less its background.
+        weights: [h, w] float32, 1 where a pixel belongs to the segment or the background near it.
+        mask: [h, w] bool, the segment.
+        left: First column.
+        top: First row.
+    """
+
+    pixels: np.ndarray
+    weights: np.ndarray
+    mask: np.ndarray
+    left: int
+    top: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An outline laid over a segment, perhaps with a mark at its centre.
+
+    Args:
+        shape: The shape.
+        mark: Shape of the mark; None without.
+        x: Centroid in pixels.
+        y: Centroid in pixels.
+        radius: Of the circle of equal area, in pixels.
+        blur: Sigma in pixels.
+        contrasts: [J, 3], colour (then the mark's colour) less background.
+        coverage: [h, w] of the outline in the window.
+        iou: Soft intersection over union of what is seen and the outline.
+        error: Sum of squared differences.
+        left_over: Root mean square of the smoothed difference within the outline and its hole.
+    """
+
+    shape: str
+    mark: str | None
+    x: float
+    y: float
+    radius: float
+    blur: float
+    contrasts: np.ndarray
+    coverage: np.ndarray
+    iou: float
+    error: float
+    left_over: float
+
+
+def window_of(pixels: np.ndarray, mask: np.ndarray, owner: np.ndarray) -> Window:
+    """Cut out a segment.
+
+    Args:
+        pixels: [H, W, 3], the picture less its background.
+        mask: [H, W] bool, the segment.
+        owner: [H, W] bool, the pixels that are nearer to this segment than to any other.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, left = max(rows[0] - _PAD, 0), max(columns[0] - _PAD, 0)
+    box = np.s_[top : rows[-1] + _PAD + 1, left : columns[-1] + _PAD + 1]
+    return Window(pixels[box], owner[box].astype(np.float32), mask[box], int(left), int(top))
+
+
+def fit_shape(window: Window, shapes: tuple[str, ...]) -> Fit:
+    """Find the outline that explains a segment of one colour best.
+
+    The segment becomes a map of coverage (the projection of each pixel on the line from the
+    background to the segment's colour). Every shape is laid on its centroid in several sizes and
+    blurs; the best are moved and scaled until they fit; the least squared difference wins.
+
+    Args:
+        window: The segment.
+        shapes: S candidates.
+    """
+    contrast = _strongest(window)
+    seen = window.pixels @ contrast / (contrast @ contrast)
+    place = _moments(window, seen)
+    templates = _templates(window, shapes, place)  # [L, K, S, P]
+    weights, seen = window.weights.ravel(), seen.ravel()
+    power = (templates**2) @ weights + 1e-9
+    shared = templates @ (weights * seen)
+    gain = np.clip(shared / power, *_GAIN)
+    error = (gain**2 * power - 2 * gain * shared) + weights @ seen**2
+    least = error.min((0, 1))
+    tried = [n for n in least.argsort()[:_TRIED] if least[n] <= _MUST_TRY * least.min()]
+    fits = []
+    for number in tried:
+        blur, size = np.unravel_index(int(error[..., number].argmin()), error.shape[:2])
+        start = place * [1, 1, _SIZES[size]]
+        fits.append(_moved(window, shapes[number], None, BLURS[blur], start))
+    return min(fits, key=lambda fit: fit.error)
+
+
+def fit_marked(window: Window) -> Fit:
+    """Find the marked outline that explains a segment of two colours best.
+
+    Args:
+        window: The segment.
+    """
+    filled = ndimage.binary_fill_holes(window.mask).astype(np.float32)
+    place = _moments(window, filled)
+    weights, pixels = window.weights.ravel(), window.pixels.reshape(-1, 3)
+    outer = _templates(window, MARKED_SHAPES, place)
+    inner = _templates(window, MARKS, place * [1, 1, MARK_SCALE])
+    cross = np.einsum("lksp,lkmp->lksm", outer * weights, inner)
+    inner_power = ((inner**2) @ weights)[:, :, None]
+    # Normal equations of pixels = (outer - inner) colour + inner mark_colour.
+    plain = ((outer**2) @ weights)[..., None] - 2 * cross + inner_power
+    mixed = cross - inner_power
+    weighted = weights[:, None] * pixels
+    of_mark = (inner @ weighted)[:, :, None]
+    of_plain = (outer @ weighted)[:, :, :, None] - of_mark
+    scale = plain * inner_power - mixed**2 + 1e-6
+    explained = (
+        inner_power * (of_plain**2).sum(-1)
+        - 2 * mixed * (of_plain * of_mark).sum(-1)
+        + plain * (of_mark**2).sum(-1)
+    ) / scale  # [L, K, S, M]
+    best = explained.reshape(-1, len(MARKED_SHAPES) * len(MARKS)).max(0).argsort()[::-1][:_TRIED]
+    fits = []
+    for number in best:
+        shape, mark = divmod(int(number), len(MARKS))
+        blur, size = np.unravel_index(
+            int(explained[:, :, shape, mark].argmax()), explained.shape[:2]
+        )
+        start = place * [1, 1, _SIZES[size]]
+        fits.append(_moved(window, MARKED_SHAPES[shape], MARKS[mark], BLURS[blur], start))
+    return min(fits, key=lambda fit: fit.error)
+
+
+def _strongest(window: Window) -> np.ndarray:
+    """The mean contrast of the third of a segment that stands out most."""
+    pixels = window.pixels[window.mask]
+    strength = (pixels**2).sum(1)
+    return pixels[strength >= np.quantile(strength, 0.67)].mean(0)
+
+
+def _moments(window: Window, seen: np.ndarray) -> np.ndarray:
+    """Centroid and radius of what is seen of a segment: x, y, radius."""
+    near = ndimage.binary_dilation(window.mask, iterations=2) * window.weights
+    amount = seen * near
+    area = max(float(amount.sum()), 1.0)
+    y = (amount.sum(1) @ (np.arange(seen.shape[0]) + 0.5)) / area + window.top
+    x = (amount.sum(0) @ (np.arange(seen.shape[1]) + 0.5)) / area + window.left
+    return np.array([x, y, np.sqrt(area / np.pi)])
+
+
+def _templates(window: Window, shapes: tuple[str, ...], place: np.ndarray) -> np.ndarray:
+    """Shapes at a place in all sizes and blurs, [L, K, S, P]."""
+    x, y, radius = place
+    h, w = window.weights.shape
+    sharp = [coverage(shapes, x, y, radius * s, window.left, window.top, h, w) for s in _SIZES]
+    return blurred(np.stack(sharp), BLURS).reshape(len(BLURS), len(_SIZES), len(shapes), h * w)
+
+
+def _parts(
+    window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray
+) -> np.ndarray:
+    """What share of each pixel has each colour, [J, h, w]."""
+    x, y, radius = place
+    where = (window.left, window.top, *window.weights.shape)
+    outer = coverage((shape,), x, y, radius, *where)
+    if mark is not None:
+        inner = coverage((mark,), x, y, radius * MARK_SCALE, *where)
+        outer = np.concatenate([outer - inner, inner])
+    return blurred(outer, (blur,))[0]
+
+
+def _colours(window: Window, parts: np.ndarray) -> np.ndarray:
+    """Least squares contrasts of the parts, [J, 3]."""
+    flat = parts.reshape(len(parts), -1)
+    weighted = flat * window.weights.ravel()
+    power = weighted @ flat.T + 1e-6 * np.eye(len(parts))
+    return np.linalg.solve(power, weighted @ window.pixels.reshape(-1, 3))
+
+
+def _moved(
+    window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray
+) -> Fit:
+    """Move and scale an outline by Gauss-Newton steps; its colours are linear."""
+    step = 0.25  # pixels
+    root = np.sqrt(window.weights)[..., None]
+    for _ in range(_STEPS):
+        parts = _parts(window, shape, mark, blur, place)
+        colours = _colours(window, parts)
+        drawn = np.einsum("jhw,jc->hwc", parts, colours)
+        columns = []
+        for unit in np.eye(3):
+            moved = _parts(window, shape, mark, blur, place + step * unit) - parts
+            columns.append(root * np.einsum("jhw,jc->hwc", moved, colours) / step)
+        for part in parts:  # the colours give way while the outline moves
+            columns += [root * part[..., None] * channel for channel in np.eye(3)]
+        design = np.stack(columns).reshape(len(columns), -1)
+        power = design @ design.T
+        power[np.diag_indices_from(power)] += 1e-4 * power.diagonal() + 1e-3
+        wanted = design @ (root * (window.pixels - drawn)).ravel()
+        limit = 0.15 * place[2]
+        place = place + np.clip(np.linalg.solve(power, wanted)[:3], -limit, limit)
+        place[2] = max(place[2], 1.0)
+    return _as_fit(window, shape, mark, blur, place)
+
+
+def _as_fit(
+    window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray
+) -> Fit:
+    parts = _parts(window, shape, mark, blur, place)
+    colours = _colours(window, parts)
+    rest = (window.pixels - np.einsum("jhw,jc->hwc", parts, colours)) * window.weights[..., None]
+    outline = parts.sum(0)
+    smooth = blurred(np.moveaxis(rest, -1, 0), (_SMOOTHING,))[0]
+    within = ndimage.binary_fill_holes(outline > 0.6)
+    return Fit(
+        shape=shape,
+        mark=mark,
+        x=float(place[0]),
+        y=float(place[1]),
+        radius=float(place[2]),
+        blur=blur,
+        contrasts=colours,
+        coverage=outline,
+        iou=_iou(window, parts, colours),
+        error=float((rest**2).sum()),
+        left_over=float(np.sqrt((smooth**2).sum(0)[within].mean())) if within.any() else 0.0,
+    )
+
+
+def _iou(window: Window, parts: np.ndarray, colours: np.ndarray) -> float:
+    """Compare what is seen, in shares of the colour (of the outer part), with the outline."""
+    seen = window.pixels @ colours[0] / (colours[0] @ colours[0] + 1e-9)
+    if len(parts) > 1:  # where the mark is, the outline is what is there
+        seen = np.where(parts[1] > parts[0], 1.0, seen)
+    seen, outline = blurred(np.stack([seen, parts.sum(0)]), (_SMOOTHING,))[0]
+    seen = np.clip(seen, 0, 1)
+    shared = (np.minimum(seen, outline) * window.weights).sum()
+    return float(shared / ((np.maximum(seen, outline) * window.weights).sum() + 1e-9))

@@ -1,0 +1,61 @@
+"""The scores of `qk evaluate` in the MLflow run of the run that was scored."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.tracking.mlflow_store import (
+    MAX_METRICS,
+    RECORD,
+    make_client,
+    metric_key,
+    outages,
+    standing_run,
+    storable,
+)
+
+FILES = ("summary.json", "results.jsonl", "prompt_set.json")
+log = logging.getLogger("qk_lightning")
+
+
+def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path | None = None) -> None:
+    """Add a suite's scores and files to the run's MLflow run.
+
+    A run that was not tracked in this store is left alone; a store that cannot be reached is a
+    warning in the log, as the files stand in the run folder.
+
+    Args:
+        run: the run that was scored.
+        summary: what summary.json holds.
+        folder: the folder of the suite's files; None sends the numbers alone.
+    """
+    record = run.read_json(RECORD)
+    if not record:
+        return
+    client = make_client()
+    try:
+        run_id = standing_run(client, record)
+        if run_id is None:
+            return
+        metrics = _metrics(summary, int(run.status.get("step", 0)))
+        for start in range(0, len(metrics), MAX_METRICS):
+            client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
+        for name in FILES if folder else ():
+            if (folder / name).is_file():
+                client.log_artifact(run_id, str(folder / name), f"evaluations/{folder.name}")
+    except outages() as error:
+        log.warning("the scores of %s are not in MLflow: %s", run.name, error)
+
+
+def _metrics(summary: dict[str, Any], step: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [
+        Metric(metric_key(name), storable(entry["value"]), now, step)
+        for name, entry in summary["metrics"].items()
+    ]
