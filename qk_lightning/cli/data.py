@@ -1,42 +1,78 @@
-"""`qk data show WORLD`: a labelled contact sheet."""
+"""`qk data show WORLD`: a labelled contact sheet. `qk data leakage WORLD`: what is not held out."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from qk_lightning.config.layers import override_layer
+from qk_lightning.config.layers import Layer, override_layer
 from qk_lightning.config.paths import runs_root
 from qk_lightning.config.validate import checked_part
 
+if TYPE_CHECKING:
+    from qk_lightning.data.sample import World
+
+LEAKS = 1
+
 
 def data(options: argparse.Namespace) -> int:
-    """Write a world's contact sheet.
+    """Write a world's contact sheet, or look for held-out things in its training data.
 
     Args:
         options: the parsed command line.
 
     Returns:
-        0.
+        0, or 1 where something that is held out is in the training data.
     """
     from qk_lightning.assembly.build import open_world
-    from qk_lightning.data.contact_sheet import contact_sheet
 
-    is_file = options.world.endswith(".jsonl")
-    node = {"name": "jsonl", "path": options.world} if is_file else {"name": options.world}
-    given: dict[str, object] = {}
-    for text in options.overrides:
-        values = override_layer(text).values
-        given |= values.get("data", {}).get("world", values)
-    node = checked_part("world", {**node, **given}, "world")
+    node = _node(options.world, options.overrides)
     world = open_world(OmegaConf.create(node))
     world.prepare()
+    if options.action == "leakage":
+        return _leakage(world, options.limit)
     path = Path(options.output or runs_root() / f"{node['name']}_sheet.png")
-    contact_sheet(world, path, per_task=options.per_task)
+    _show(world, path, options.per_task)
+    return 0
+
+
+def _node(name: str, overrides: list[str]) -> dict[str, Any]:
+    """Compose the options of a world; an override may leave out `data.world.`."""
+    if name.endswith(".jsonl"):
+        layer = Layer({"data": {"world": {"name": "jsonl", "path": name}}})
+    else:
+        layer = override_layer(f"data.world={name}")
+    for text in overrides:
+        over = override_layer(text)
+        if "data" not in over.values:
+            over = override_layer(f"data.world.{text}")
+        layer.merge(over)
+    return checked_part("world", layer.values["data"]["world"], "world")
+
+
+def _show(world: World, path: Path, per_task: int) -> None:
+    from qk_lightning.data.contact_sheet import contact_sheet
+
+    contact_sheet(world, path, per_task=per_task)
     for task in world.tasks:
         counts = [world.num_samples(task, split) for split in ("train", "val")]
         print(f"{task:<16} {counts[0]:>8,} train {counts[1]:>6,} val")
     print(f"{world.num_images:,} pictures of {world.size} px; sheet: {path}")
-    return 0
+
+
+def _leakage(world: World, limit: int | None) -> int:
+    from qk_lightning.data.leakage import check_leakage
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty() and (done % 1000 == 0 or done == total):
+            print(f"\r{done:,} of {total:,} samples", end="", file=sys.stderr, flush=True)
+
+    report = check_leakage(world, limit, progress=progress)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(report.describe())
+    return LEAKS if report.leaks else 0

@@ -74,7 +74,8 @@ def _request(options: argparse.Namespace) -> Request:
 def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
     from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
-    from qk_lightning.evaluation.run_suite import EVALUATIONS, evaluate_run, folder_name, suites_for
+    from qk_lightning.evaluation.levels import EVALUATIONS
+    from qk_lightning.evaluation.run_suite import evaluate_run, folder_name, suites_for
     from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.evaluation.table import print_summary
     from qk_lightning.pipeline import QueryKontextPipeline

@@ -23,6 +23,7 @@ examples:
   qk config avatars/stage1                 every value and where it comes from
   qk runs list                             what was trained
   qk data show avatars                     a labelled sheet of pictures
+  qk data leakage mixture                  is anything that is held out in the training data?
 
 overrides: key=value; seed, world and handed-over parts reach the whole chain of stages,
 everything else the named stage; `stage1.` or `all.` before the key says otherwise.
@@ -127,11 +128,14 @@ def _add_looking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[typ
     runs.add_argument("action", nargs="?", default="list", choices=["list", "show", "rm", "export"])
     runs.add_argument("arguments", nargs="*", help="show RUN | rm RUN | export RUN PART FOLDER")
     data = _verb(verbs, "data", "data", "look at what a world holds")
-    data.add_argument("action", choices=["show"])
-    data.add_argument("world", help="a world such as avatars, or a .jsonl file")
+    data.add_argument("action", choices=["show", "leakage"])
+    data.add_argument("world", help="a world such as avatars or mixture, or a .jsonl file")
     _add_overrides(data)
     data.add_argument("--output", default=None, help="the PNG to write")
     data.add_argument("--per-task", type=int, default=4)
+    data.add_argument(
+        "--limit", type=int, default=None, help="training samples to look at (leakage; default all)"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""One labelled picture of what a world teaches: a block of samples for each task.
+"""One labelled picture of what a world teaches: a block for each task (and world of a mixture).
 
 A sample is drawn as its input images with their roles, an arrow, the target, and the prompt
 beneath, wrapped.
@@ -6,6 +6,7 @@ beneath, wrapped.
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,19 +31,20 @@ def contact_sheet(world: World, path: Path, per_task: int = 4, split: Split = "t
     Args:
         world: What to show; call its `prepare` first where images are costly.
         path: The PNG to write.
-        per_task: Samples of each task (fewer if it has fewer).
+        per_task: Samples of each task and world (fewer if it has fewer).
         split: "train" or "val".
 
     Returns:
         The path.
     """
     blocks = []
-    for task in world.tasks:
-        chosen = sum(spread(world, task, split, per_task), [])
-        samples = [world.sample(task, split, index) for index in chosen]
+    for task, part in itertools.product(world.tasks, world.parts()):
+        chosen = sum(spread(part.world, task, split, per_task), [])
+        samples = [part.world.sample(task, split, index) for index in chosen]
         if samples:
-            title = f"{task}   ({world.num_samples(task, split):,} samples, {split})"
-            blocks.append(_stack([_text(title, TITLE_SIZE), _row(world, samples)]))
+            name = f"{task}, {part.label}" if part.label else task
+            title = f"{name}   ({part.world.num_samples(task, split):,} samples, {split})"
+            blocks.append(_stack([_text(title, TITLE_SIZE), _row(part.world, samples)]))
     sheet = _stack(blocks, gap=2 * GAP, margin=2 * GAP)
     with aside(Path(path)) as temporary:
         sheet.save(temporary, format="PNG")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qk_lightning.evaluation.suite import Metric
+from qk_lightning.evaluation.item import Metric
 
 DRAWS = 2000
 CONFIDENCE = 0.95

@@ -21,29 +21,20 @@ from qk_lightning.data.collate import to_pixels, to_unit
 from qk_lightning.data.disk_cache import build_once
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.aggregate import summarise_rows
+from qk_lightning.evaluation.item import Item
+from qk_lightning.evaluation.levels import Levels
 from qk_lightning.evaluation.prompt_set import PromptSet
 from qk_lightning.evaluation.score import score_pictures
-from qk_lightning.evaluation.suite import Item, Suite
+from qk_lightning.evaluation.suite import Suite
 from qk_lightning.parts.base import Part
 
 CONTROLS = ("gt", "recon", "shuffled", "blank", "copy")
-MEANINGS = {
-    "gt": "the world's own pictures: what the reader reads right",
-    "recon": "those pictures through the codec: the ceiling of anything drawn with it",
-    "shuffled": "the right picture of another prompt of the same kind: chance",
-    "blank": "plain grey pictures",
-    "copy": "the first input picture, unchanged",
-    "own_shuffled": "the run's own pictures held against each other's prompts",
-}
 GREY = 128
 BUILTIN_CODEC = "builtin:laptop_codec"
 CODEC_BATCH = 64
-Levels = dict[str, dict[str, float]]
 
 
-def control_levels(
-    prompts: PromptSet, worlds: Mapping[str, World], codec: Part | None
-) -> dict[str, dict[str, float]]:
+def control_levels(prompts: PromptSet, worlds: Mapping[str, World], codec: Part | None) -> Levels:
     """Score the controls of a prompt set; computed once and kept under the cache.
 
     Args:

@@ -17,6 +17,7 @@ import torch
 from qk_lightning.data.collate import to_pixels, to_unit
 from qk_lightning.data.randomness import normal
 from qk_lightning.data.sample import Batch, World
+from qk_lightning.evaluation.item import Item
 from qk_lightning.evaluation.manifest import (
     Drawn,
     append_manifest,
@@ -25,7 +26,6 @@ from qk_lightning.evaluation.manifest import (
     read_manifest,
 )
 from qk_lightning.evaluation.prompt_set import write_picture
-from qk_lightning.evaluation.suite import Item
 from qk_lightning.systems.query_kontext import QueryKontext
 
 NOISE = "val/draw"  # as in QueryKontext.predict_step

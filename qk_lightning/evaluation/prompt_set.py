@@ -17,7 +17,8 @@ from PIL import Image
 
 from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.data.sample import World
-from qk_lightning.evaluation.suite import Item, Suite
+from qk_lightning.evaluation.item import Item
+from qk_lightning.evaluation.suite import Suite
 
 PROMPTS = "prompts.jsonl"
 HEADER = "prompt_set.json"

@@ -21,6 +21,7 @@ from qk_lightning.data.sample import World
 from qk_lightning.evaluation.aggregate import breakdown, summarise_rows
 from qk_lightning.evaluation.controls import control_levels, scorers, shuffled
 from qk_lightning.evaluation.draw import Progress, SystemDrawer, draw_folder
+from qk_lightning.evaluation.levels import EVALUATIONS, SUMMARY
 from qk_lightning.evaluation.prompt_set import PromptSet, make_prompt_set
 from qk_lightning.evaluation.score import (
     find_pictures,
@@ -32,9 +33,6 @@ from qk_lightning.evaluation.score import (
 from qk_lightning.evaluation.suite import ALL, Suite, open_suite, suite_names
 from qk_lightning.parts.base import Part
 from qk_lightning.systems.query_kontext import QueryKontext
-
-EVALUATIONS = "evaluations"
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)

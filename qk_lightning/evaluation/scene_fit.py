@@ -22,7 +22,8 @@ _GAIN = (0.75, 1.6)  # how far the first guess of the contrast may be off
 _STEPS = 2  # of Gauss-Newton
 _MUST_TRY = 2.5  # shapes whose first error is within this many times the least are moved, too
 _TRIED = 3  # at most
-_SMOOTHING = 0.8  # pixels; what is judged by eye is smoothed, so that noise does not count
+_SMOOTHING = 0.8  # pixels; differences are smoothed, so that noise does not count
+_SMOOTHED_NOISE = 1 / (2 * np.sqrt(np.pi) * _SMOOTHING)  # share of its deviation that is left
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Window:
         mask: [h, w] bool, the segment.
         left: First column.
         top: First row.
+        noise: Standard deviation of the background's pixels, a channel.
     """
 
     pixels: np.ndarray
@@ -42,6 +44,7 @@ class Window:
     mask: np.ndarray
     left: int
     top: int
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,11 @@ class Fit:
         blur: Sigma in pixels.
         contrasts: [J, 3], colour (then the mark's colour) less background.
         coverage: [h, w] of the outline in the window.
-        iou: Soft intersection over union of what is seen and the outline.
+        iou: Soft intersection over union: 1 less the differences (in shares of the contrast) over
+            the union of the outline and what it does not explain.
         error: Sum of squared differences.
-        left_over: Root mean square of the smoothed difference within the outline and its hole.
+        left_over: Root mean square of the smoothed difference within the outline and its hole,
+            noise taken off.
     """
 
     shape: str
@@ -75,18 +80,19 @@ class Fit:
     left_over: float
 
 
-def window_of(pixels: np.ndarray, mask: np.ndarray, owner: np.ndarray) -> Window:
+def window_of(pixels: np.ndarray, mask: np.ndarray, owner: np.ndarray, noise: float) -> Window:
     """Cut out a segment.
 
     Args:
         pixels: [H, W, 3], the picture less its background.
         mask: [H, W] bool, the segment.
         owner: [H, W] bool, the pixels that are nearer to this segment than to any other.
+        noise: Standard deviation of the background's pixels, a channel.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = max(rows[0] - _PAD, 0), max(columns[0] - _PAD, 0)
     box = np.s_[top : rows[-1] + _PAD + 1, left : columns[-1] + _PAD + 1]
-    return Window(pixels[box], owner[box].astype(np.float32), mask[box], int(left), int(top))
+    return Window(pixels[box], owner[box].astype(np.float32), mask[box], int(left), int(top), noise)
 
 
 def fit_shape(window: Window, shapes: tuple[str, ...]) -> Fit:
@@ -101,7 +107,7 @@ def fit_shape(window: Window, shapes: tuple[str, ...]) -> Fit:
         shapes: S candidates.
     """
     contrast = _strongest(window)
-    seen = window.pixels @ contrast / (contrast @ contrast)
+    seen = window.pixels @ contrast / (contrast @ contrast + 1e-9)
     place = _moments(window, seen)
     templates = _templates(window, shapes, place)  # [L, K, S, P]
     weights, seen = window.weights.ravel(), seen.ravel()
@@ -235,7 +241,8 @@ def _as_fit(
     colours = _colours(window, parts)
     rest = (window.pixels - np.einsum("jhw,jc->hwc", parts, colours)) * window.weights[..., None]
     outline = parts.sum(0)
-    smooth = blurred(np.moveaxis(rest, -1, 0), (_SMOOTHING,))[0]
+    apart = np.sqrt((blurred(np.moveaxis(rest, -1, 0), (_SMOOTHING,))[0] ** 2).sum(0))
+    apart = np.maximum(apart - np.sqrt(3) * _SMOOTHED_NOISE * window.noise, 0)
     within = ndimage.binary_fill_holes(outline > 0.6)
     return Fit(
         shape=shape,
@@ -246,18 +253,19 @@ def _as_fit(
         blur=blur,
         contrasts=colours,
         coverage=outline,
-        iou=_iou(window, parts, colours),
+        iou=_iou(window, parts, colours, apart),
         error=float((rest**2).sum()),
-        left_over=float(np.sqrt((smooth**2).sum(0)[within].mean())) if within.any() else 0.0,
+        left_over=float(np.sqrt((apart[within] ** 2).mean())) if within.any() else 0.0,
     )
 
 
-def _iou(window: Window, parts: np.ndarray, colours: np.ndarray) -> float:
-    """Compare what is seen, in shares of the colour (of the outer part), with the outline."""
-    seen = window.pixels @ colours[0] / (colours[0] @ colours[0] + 1e-9)
-    if len(parts) > 1:  # where the mark is, the outline is what is there
-        seen = np.where(parts[1] > parts[0], 1.0, seen)
-    seen, outline = blurred(np.stack([seen, parts.sum(0)]), (_SMOOTHING,))[0]
-    seen = np.clip(seen, 0, 1)
-    shared = (np.minimum(seen, outline) * window.weights).sum()
-    return float(shared / ((np.maximum(seen, outline) * window.weights).sum() + 1e-9))
+def _iou(window: Window, parts: np.ndarray, colours: np.ndarray, apart: np.ndarray) -> float:
+    """Turn differences [h, w] into shares of the contrast that should be there, over the union."""
+    contrast = np.sqrt((colours**2).sum(1)) + 1e-9
+    outline = parts.sum(0)
+    scale = contrast[0] + sum(
+        part * (value - contrast[0]) for part, value in zip(parts[1:], contrast[1:], strict=True)
+    )
+    wrong = np.minimum(apart / scale, 1)
+    union = ((outline + wrong * (1 - outline)) * window.weights).sum() + 1e-9
+    return float(1 - (wrong * window.weights).sum() / union)

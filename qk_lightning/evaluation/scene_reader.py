@@ -86,7 +86,8 @@ def read_scene(picture: np.ndarray, shapes: tuple[str, ...]) -> SceneReading:
     background = seg.background_of(canvas)
     contrast = seg.contrast_map(canvas, background)
     pieces = seg.segments(contrast)
-    explainer = _Explainer(canvas, canvas - background, contrast, shapes)
+    noise = seg.noise_of(canvas, background)
+    explainer = _Explainer(canvas, canvas - background, contrast, noise, shapes)
     objects = [
         _detection(window, fit, background, canvas.shape[0])
         for number, piece in enumerate(pieces)
@@ -107,19 +108,21 @@ class _Explainer:
         canvas: [H, W, 3].
         pixels: [H, W, 3], the canvas less its background.
         contrast: [H, W] of `seg.contrast_map`.
+        noise: `seg.noise_of` the canvas.
         shapes: The shapes there may be.
     """
 
     canvas: np.ndarray
     pixels: np.ndarray
     contrast: np.ndarray
+    noise: float
     shapes: tuple[str, ...]
 
     def explain(
         self, piece: np.ndarray, others: list[np.ndarray], depth: int = 0
     ) -> list[tuple[Window, Fit]]:
         """Return the outlines that make up a piece: one, unless several explain it better."""
-        window = window_of(self.pixels, piece, seg.owners([piece, *others])[0])
+        window = window_of(self.pixels, piece, seg.owners([piece, *others])[0], self.noise)
         whole = fit_shape(window, self.shapes)
         plain = whole.left_over < _LEFT_OVER
         if plain and whole.iou >= _GOOD_IOU:

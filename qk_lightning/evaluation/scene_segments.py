@@ -56,8 +56,21 @@ def background_of(picture: np.ndarray) -> np.ndarray:
     Args:
         picture: [H, W, 3].
     """
-    border = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
-    return np.median(border, axis=0)
+    return np.median(_border(picture), axis=0)
+
+
+def noise_of(picture: np.ndarray, background: np.ndarray) -> float:
+    """Return the standard deviation of the background's pixels, from their median distance.
+
+    Args:
+        picture: [H, W, 3].
+        background: [3].
+    """
+    return float(np.median(abs(_border(picture) - background)) / 0.6745)
+
+
+def _border(picture: np.ndarray) -> np.ndarray:
+    return np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
 
 
 def contrast_map(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -80,8 +93,8 @@ def segments(contrast: np.ndarray) -> list[np.ndarray]:
     Returns:
         Masks [H, W], specks left out.
     """
-    border = np.concatenate([contrast[0], contrast[-1], contrast[:, 0], contrast[:, -1]])
-    return _pieces(contrast > max(_STANDS_OUT, _NOISE_FACTOR * float(np.median(border))))
+    level = max(_STANDS_OUT, _NOISE_FACTOR * float(np.median(_border(contrast))))
+    return _pieces(contrast > level)
 
 
 def split_by_contrast(contrast: np.ndarray, piece: np.ndarray, share: float) -> list[np.ndarray]:

@@ -19,8 +19,9 @@ from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.data.pictures import load_picture
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.draw import layouts_of
+from qk_lightning.evaluation.item import Item, Pictures
 from qk_lightning.evaluation.manifest import file_digest, read_manifest
-from qk_lightning.evaluation.suite import Item, Pictures, Suite
+from qk_lightning.evaluation.suite import Suite
 from qk_lightning.evaluation.verdict import Verdict
 
 RESULTS = "results.jsonl"

@@ -20,10 +20,10 @@ from qk_lightning.data.collate import to_unit
 from qk_lightning.data.module import DataModule
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.draw import SystemDrawer, layouts_of
+from qk_lightning.evaluation.item import Item, Metric, Pictures
+from qk_lightning.evaluation.levels import EVALUATIONS, FINAL, SUMMARY
 from qk_lightning.evaluation.prompt_set import make_prompt_set, write_picture
 from qk_lightning.evaluation.run_suite import (
-    EVALUATIONS,
-    SUMMARY,
     Origin,
     Request,
     own_shuffled,
@@ -31,13 +31,12 @@ from qk_lightning.evaluation.run_suite import (
     summarise,
 )
 from qk_lightning.evaluation.score import score_pictures, write_results
-from qk_lightning.evaluation.suite import ALL, Item, Metric, Pictures, Suite, worlds_of
+from qk_lightning.evaluation.suite import ALL, Suite, worlds_of
 from qk_lightning.evaluation.verdict import Verdict
 from qk_lightning.systems.query_kontext import QueryKontext
 
 # Drawn after every stage, trained or not: alignment, and reconstruction through the VLM alone.
 ALWAYS = ("text_to_image", "reconstruction")
-FINAL = "final"
 MAX_GRID_PROMPT = 120
 
 

@@ -8,15 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from qk_lightning.evaluation.levels import NAMES
+
 WIDTH = 120  # of a file or a pipe
-COLUMNS = {
-    "recon": "ceiling",
-    "gt": "truth",
-    "shuffled": "shuffled",
-    "own_shuffled": "own shuffled",
-    "copy": "copy",
-    "blank": "blank",
-}
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -30,13 +24,11 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     entries = summary["metrics"]
-    shown = [
-        name for name in COLUMNS if any(name in entry["controls"] for entry in entries.values())
-    ]
+    shown = [name for name in NAMES if any(name in entry["controls"] for entry in entries.values())]
     title = f"{summary['suite']}: {summary['run']}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
-    for heading in ("value", "95 % interval", "n", *(COLUMNS[name] for name in shown)):
+    for heading in ("value", "95 % interval", "n", *(NAMES[name] for name in shown)):
         table.add_column(heading, justify="right", no_wrap=True)
     for key, entry in entries.items():
         beside = [number(entry["controls"].get(name)) for name in shown]

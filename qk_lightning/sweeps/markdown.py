@@ -10,25 +10,22 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.paths import BUILTIN, resolve_path
+from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.results import RunResult, TableRow
 from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
-from qk_lightning.sweeps.tables import format_number, format_parameters, stage_cells, to_markdown
+from qk_lightning.sweeps.tables import NamedLevels, format_parameters, stage_cells, to_markdown
 
 CARD_LINES = 2
-MEANINGS = {
-    "chance": "chance level of",
-    "ceiling": "what perfect latents would give, decoded, for",
-}
 
 
 def compose_markdown(
     plan: SweepPlan,
     results: Sequence[RunResult],
     table: Sequence[TableRow],
-    levels: Mapping[str, tuple[str, float]],
+    levels: Mapping[str, NamedLevels],
     failures: Sequence[str],
     has_plot: bool,
     grids: Mapping[str, str],
@@ -39,7 +36,7 @@ def compose_markdown(
         plan: the sweep.
         results: a result for each member and finished stage.
         table: the rows over seeds.
-        levels: what a metric is to be seen against: `chance` or `ceiling`, and its value.
+        levels: what scores are to be seen against, by stage.
         failures: lines on runs that failed or were skipped.
         has_plot: whether `plot.png` was drawn.
         grids: file of the sample grid by stage.
@@ -52,7 +49,7 @@ def compose_markdown(
         blocks += ["## Failures", "\n".join(f"- {line}" for line in failures)]
     for stage in dict.fromkeys(row.stage for row in table):
         rows = [row for row in table if row.stage == stage]
-        blocks += [f"## {stage}", to_markdown(stage_cells(plan.file, rows))]
+        blocks += [f"## {stage}", to_markdown(stage_cells(plan.file, rows, levels[stage]))]
     if not table:
         blocks += ["No finished run has one of the sweep's metrics yet."]
     blocks += [_reading(plan, table, levels)]
@@ -88,9 +85,7 @@ def _introduction(plan: SweepPlan) -> str:
     return "\n".join(lines)
 
 
-def _reading(
-    plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, tuple[str, float]]
-) -> str:
+def _reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, NamedLevels]) -> str:
     percent = f"{100 * CONFIDENCE:.0f} %"
     lines = [
         f"- `mean ± half width`: {percent} t interval of the mean over seeds. It tells how far "
@@ -104,8 +99,8 @@ def _reading(
     if any(len(row.seeds) < MIN_SEEDS for row in table):
         lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval is given and nothing is "
                      "tested.")  # fmt: skip
-    for metric, (name, level) in levels.items():
-        lines.append(f"- {MEANINGS[name]} `{metric}`: {format_number(level)}")
+    shown = {name for of in levels.values() for beside in of.values() for name in beside}
+    lines += [f"- *{NAMES[name]}*: {MEANINGS[name]}." for name in in_order(dict.fromkeys(shown, 0))]
     slots = plan.file.slots
     if slots > 1:
         lines.append(f"- seconds a step were measured while up to {slots} runs shared the machine.")

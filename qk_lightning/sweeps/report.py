@@ -10,13 +10,14 @@ import csv
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.atomic import aside, write_json, write_text
 from qk_lightning.config.locks import FolderLock
+from qk_lightning.evaluation.levels import EVALUATIONS, FINAL, SUMMARY, Levels
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.markdown import compose_markdown
 from qk_lightning.sweeps.plan import SweepPlan
@@ -79,8 +80,11 @@ def hash_inputs(plan: SweepPlan, failures: Sequence[str] = ()) -> str:
         digest.update(json.dumps(plan.changes.get(identity, [])).encode())
         if not run.done:
             continue
-        for name in ("metrics.csv", "parameters.json", "status.json"):
-            file = run.folder.path / name
+        files = [
+            run.folder.path / name for name in ("metrics.csv", "parameters.json", "status.json")
+        ]
+        files += sorted((run.folder.path / EVALUATIONS / FINAL).glob(f"*/{SUMMARY}"))
+        for file in files:
             digest.update(file.read_bytes() if file.is_file() else b"-")
         for picture in sorted(run.folder.samples.glob("final/*")):
             digest.update(f"{picture.name} {picture.stat().st_mtime_ns}".encode())
@@ -92,23 +96,25 @@ def _code() -> str:
     """Hash the modules that write reports."""
     here = Path(__file__).parent
     names = ("markdown", "plots", "report", "results", "statistics", "tables")
-    files = [*(here / f"{name}.py" for name in names), here.parent / "tracking/sample_grid.py"]
+    files = [here / f"{name}.py" for name in names]
+    files += [here.parent / "tracking/sample_grid.py", here.parent / "evaluation/levels.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, Any]:
     results = collect_results(plan)
     table = make_table(plan, results)
-    levels = reference_levels(plan, results)
+    stages = list(dict.fromkeys(row.stage for row in table))
+    levels = {stage: reference_levels(plan, results, stage) for stage in stages}
     write_csv(plan.folder / "results.csv", _result_lines(plan, results))
     write_csv(plan.folder / "table.csv", _table_lines(plan, table))
-    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, levels)
+    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, _chance(levels))
     grids = _write_grids(plan, results)
     text = compose_markdown(plan, results, table, levels, failures, has_plot, grids)
     write_text(plan.folder / REPORT_FILE, text)
-    stages = dict.fromkeys(row.stage for row in table)
     summary = "\n".join(
-        to_text(plan.file, [row for row in table if row.stage == stage]) for stage in stages
+        to_text(plan.file, [row for row in table if row.stage == stage], levels[stage])
+        for stage in stages
     )
     result = {
         "inputs": inputs,
@@ -117,10 +123,21 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
         "summary": summary,
         "axes": {axis: list(options) for axis, options in plan.file.axes.items()},
         "table": [row.to_dict() for row in table],
+        "levels": levels,
         "runs": _run_links(plan),
     }
     write_json(plan.folder / RESULT_FILE, result)
     return result
+
+
+def _chance(levels: Mapping[str, Levels]) -> dict[str, tuple[str, float]]:
+    """Return the level of shuffled prompts by metric, for the plot; the same in all stages."""
+    return {
+        metric: ("chance", beside["shuffled"])
+        for of_stage in levels.values()
+        for metric, beside in of_stage.items()
+        if "shuffled" in beside
+    }
 
 
 def write_csv(path: Path, lines: Sequence[dict[str, Any]]) -> None:

@@ -11,12 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.evaluation.levels import Levels, in_order, read_levels
 from qk_lightning.sweeps.file import Row
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.statistics import Difference, Summary, paired_difference, summarise
-
-# What a suite writes beside its metrics: the level without any knowledge, or the best possible.
-LEVELS = {"accuracy": "chance", "psnr": "ceiling"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class RunResult:
         parameters: total and trainable parameters by part; empty where not recorded.
         seconds_per_step: measured seconds of an optimiser step; None where not recorded.
         changes: source files that differ now from those it used.
+        levels: value by control, by metric: what its scores are to be seen against.
     """
 
     row: Row
@@ -42,6 +41,7 @@ class RunResult:
     parameters: dict[str, dict[str, int]]
     seconds_per_step: float | None
     changes: tuple[str, ...]
+    levels: Levels
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def collect_results(plan: SweepPlan) -> list[RunResult]:
     Returns:
         A result for each member and stage that is done, in the members' order.
     """
-    read: dict[str, tuple[dict[str, float], dict[str, Any], dict[str, Any]]] = {}
+    read: dict[str, tuple[dict[str, float], dict[str, Any], dict[str, Any], Levels]] = {}
     results = []
     for member in plan.members:
         for stage in member.chain:
@@ -102,8 +102,9 @@ def collect_results(plan: SweepPlan) -> list[RunResult]:
             if run.identity not in read:
                 folder = run.folder
                 parameters = folder.read_json("parameters.json")
-                read[run.identity] = (folder.last_metrics(), parameters, folder.status)
-            metrics, parameters, status = read[run.identity]
+                levels = read_levels(folder.path)
+                read[run.identity] = (folder.last_metrics(), parameters, folder.status, levels)
+            metrics, parameters, status, levels = read[run.identity]
             seconds = status.get("seconds_per_step") or None
             changes = tuple(plan.changes.get(run.identity, ()))
             results.append(
@@ -116,6 +117,7 @@ def collect_results(plan: SweepPlan) -> list[RunResult]:
                     parameters,
                     seconds,
                     changes,
+                    levels,
                 )  # fmt: skip
             )
     return results
@@ -210,22 +212,23 @@ def _by_seed(results: Sequence[RunResult], metric: str) -> dict[int, float]:
     return {item.seed: item.metrics[metric] for item in results if metric in item.metrics}
 
 
-def reference_levels(plan: SweepPlan, results: Sequence[RunResult]) -> dict[str, tuple[str, float]]:
-    """Return the level that a metric is to be seen against, where its suite gives one.
+def reference_levels(plan: SweepPlan, results: Sequence[RunResult], stage: str) -> Levels:
+    """Return what a stage's scores are to be seen against, a mean over its runs.
 
     Args:
         plan: the sweep.
         results: its results.
+        stage: the stage.
 
     Returns:
-        `chance` or `ceiling` and its mean over runs, by metric: `eval/x/accuracy` goes with
-        `eval/x/chance`, `eval/x/psnr` with `eval/x/ceiling`.
+        Value by control, by metric of the sweep; metrics without controls are left out.
     """
-    levels = {}
+    found: Levels = {}
+    of_run = {item.folder.name: item.levels for item in results if item.stage == stage}
     for metric in plan.file.metrics:
-        suite, _, kind = metric.rpartition("/")
-        name = f"{suite}/{LEVELS.get(kind, '')}"
-        given = [result.metrics[name] for result in results if name in result.metrics]
-        if given:
-            levels[metric] = (LEVELS[kind], math.fsum(given) / len(given))
-    return levels
+        given = [levels[metric] for levels in of_run.values() if metric in levels]
+        names = in_order({name: value for levels in given for name, value in levels.items()})
+        for name in names:
+            values = [levels[name] for levels in given if name in levels]
+            found.setdefault(metric, {})[name] = math.fsum(values) / len(values)
+    return found

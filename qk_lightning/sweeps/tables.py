@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from qk_lightning.evaluation.levels import NAMES
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.results import TableRow
 from qk_lightning.sweeps.statistics import MIN_SEEDS, Difference, Summary
 
+NamedLevels = Mapping[str, Mapping[str, float]]  # value by control, by metric
 ARROWS = {"min": "lower is better", "max": "higher is better"}
 
 
@@ -88,12 +90,13 @@ def format_parameters(value: int) -> str:
     return str(value)
 
 
-def stage_cells(file: SweepFile, rows: Sequence[TableRow]) -> list[list[str]]:
-    """Make the table of one stage.
+def stage_cells(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> list[list[str]]:
+    """Make the table of one stage, with a line a control below its rows.
 
     Args:
         file: the sweep file.
         rows: the stage's rows.
+        levels: what the scores are to be seen against.
 
     Returns:
         Lines of cells, the heading first.
@@ -119,6 +122,19 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow]) -> list[list[str]]:
         cells.append("-" if row.seconds_per_step is None else f"{row.seconds_per_step:.3g}")
         seeds = f"{len(row.seeds)} of {len(file.seeds)}"
         lines.append([*cells, str(len(row.seeds)) if row.seeds == file.seeds else seeds])
+    return lines + _level_cells(file, levels, compared)
+
+
+def _level_cells(file: SweepFile, levels: NamedLevels, compared: bool) -> list[list[str]]:
+    lines = []
+    for control, name in NAMES.items():
+        values = [levels.get(metric, {}).get(control) for metric in file.metrics]
+        if all(value is None for value in values):
+            continue
+        cells = [f"*{name}*"]
+        for value in values:
+            cells += ["" if value is None else format_number(value), *([""] if compared else [])]
+        lines.append([*cells, "", "", ""])
     return lines
 
 
@@ -143,12 +159,13 @@ def to_markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *body))
 
 
-def to_text(file: SweepFile, rows: Sequence[TableRow]) -> str:
-    """Write one stage's rows for a terminal: a line a row and metric.
+def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> str:
+    """Write one stage's rows for a terminal: a line a row and metric, and one for the controls.
 
     Args:
         file: the sweep file.
         rows: the stage's rows.
+        levels: what the scores are to be seen against.
     """
     lines = [f"{rows[0].stage}"]
     width = max(len(_name(row)) for row in rows)
@@ -159,4 +176,7 @@ def to_text(file: SweepFile, rows: Sequence[TableRow]) -> str:
             difference = format_difference(row.differences[metric])
             after = "baseline" if row.is_baseline else difference
             lines.append(f"    {_name(row):<{width}}  {summary:<20}  {after}".rstrip())
+        beside = [f"{NAMES[name]} {format_number(value)}"
+                  for name, value in levels.get(metric, {}).items()]  # fmt: skip
+        lines += [f"    against: {', '.join(beside)}"] if beside else []
     return "\n".join(lines)

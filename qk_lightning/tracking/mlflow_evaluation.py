@@ -22,7 +22,7 @@ FILES = ("summary.json", "results.jsonl", "prompt_set.json")
 log = logging.getLogger("qk_lightning")
 
 
-def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path | None = None) -> None:
+def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path) -> None:
     """Add a suite's scores and files to the run's MLflow run.
 
     A run that was not tracked in this store is left alone; a store that cannot be reached is a
@@ -31,7 +31,7 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path | None 
     Args:
         run: the run that was scored.
         summary: what summary.json holds.
-        folder: the folder of the suite's files; None sends the numbers alone.
+        folder: the folder of the suite's files.
     """
     record = run.read_json(RECORD)
     if not record:
@@ -44,7 +44,7 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path | None 
         metrics = _metrics(summary, int(run.status.get("step", 0)))
         for start in range(0, len(metrics), MAX_METRICS):
             client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
-        for name in FILES if folder else ():
+        for name in FILES:
             if (folder / name).is_file():
                 client.log_artifact(run_id, str(folder / name), f"evaluations/{folder.name}")
     except outages() as error:

@@ -197,16 +197,23 @@ def test_attributes_are_balanced_in_train(big_world):
 def test_questions_have_exact_answers(world):
     kinds = Counter()
     for index in range(400):
-        row, question, answer = world.qa(index, "val")
-        assert (row, question, answer) == world.qa(index, "val")
+        row, text, answer = world.qa(index, "val")
+        question = world.question(index, "val")
+        assert question.as_asked == (row, text, answer)
+        kinds[question.kind] += 1
         if row is None:
-            kinds["text"] += 1
-        else:
-            assert row // NUM_KINDS >= 16
-            words = world.people.attributes_of(row)
-            kinds["pair" if row % NUM_KINDS == PAIR else "one"] += 1
-            assert answer in words.values() or answer == avatar_text.description(words)
-    assert min(kinds.values()) > 20 and len(kinds) == 3
+            continue
+        assert row // NUM_KINDS >= 16
+        words = world.people.attributes_of(row)
+        kinds["pair" if row % NUM_KINDS == PAIR else "one"] += 1
+        if question.kind == "look":
+            assert answer in words.values()
+        elif question.kind == "describe":
+            assert answer == avatar_text.description(words)
+        else:  # an instruction
+            assert question.kind == "draw" and answer != avatar_text.description(words)
+    assert min(kinds.values()) > 20
+    assert kinds["describe"] + kinds["draw"] == pytest.approx(0.4 * 400, rel=0.2)
 
 
 def test_tokenizer_texts_hold_every_word_of_every_sample(world):

@@ -14,18 +14,12 @@ from qk_lightning.data.worlds.avatars import Avatars
 from qk_lightning.evaluation.aggregate import breakdown, estimate
 from qk_lightning.evaluation.controls import control_levels, shuffled
 from qk_lightning.evaluation.draw import draw_folder
+from qk_lightning.evaluation.item import Metric, split_of
 from qk_lightning.evaluation.manifest import MANIFEST, read_manifest
 from qk_lightning.evaluation.prompt_set import export, make_prompt_set
 from qk_lightning.evaluation.run_suite import Origin, Request, score_prompts, suites_for
 from qk_lightning.evaluation.score import find_pictures, score_folder
-from qk_lightning.evaluation.suite import (
-    Metric,
-    Suite,
-    open_suite,
-    split_of,
-    suite_names,
-    worlds_of,
-)
+from qk_lightning.evaluation.suite import Suite, open_suite, suite_names, worlds_of
 from qk_lightning.evaluation.verdict import Verdict
 
 SETTINGS = {"run": "me", "identity": "1a", "num_inference_steps": 2, "guidance_scale": 1.0}

@@ -48,7 +48,12 @@ def test_report_says_what_was_found_and_what_was_not(plan_of):
     assert "better" in rows[0]
     assert "no difference shown" in rows[0]  # the accuracy is the same in all runs
     assert "1 k / 5 k" in rows[0]
-    assert "chance level of `eval/alignment/accuracy`: 0.2500" in text
+    beside = [line for line in align.splitlines() if line.startswith("| *")]
+    assert [line.replace(" ", "") for line in beside] == [
+        "|*ceiling*||| 0.9000|||||".replace(" ", ""),
+        "|*shuffled*|||0.2500|||||",
+    ]
+    assert "- *shuffled*: the right picture of another prompt" in text
     assert "not corrected for the number of comparisons" in text
     refine = text.partition("## refine")[2]
     assert "| both (control; difference to width=4) |" in refine
@@ -62,7 +67,7 @@ def test_files_beside_the_report(plan_of):
     write_report(plan)
     with (plan.folder / "results.csv").open() as handle:
         lines = list(csv.DictReader(handle))
-    assert len(lines) == 3 * 3 * 2 * 3  # rows, seeds, stages with metrics, metrics
+    assert len(lines) == 3 * 3 * 2 * 2  # rows, seeds, stages with metrics, metrics
     assert {line["width"] for line in lines if line["control"] == "True"} == {"4"}
     with (plan.folder / "table.csv").open() as handle:
         verdicts = {line["verdict"] for line in csv.DictReader(handle)}
@@ -81,6 +86,7 @@ def test_two_seeds_are_not_tested(plan_of):
     plan = plan_of(seeds=(0, 1))
     result = write_report(plan)
     assert "not tested (2 < 3 seeds)" in result["summary"]
+    assert "against: ceiling 0.9000, shuffled 0.2500" in result["summary"]
     assert "no interval is given" in (plan.folder / "report.md").read_text()
 
 

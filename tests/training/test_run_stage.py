@@ -50,7 +50,7 @@ def test_three_stages_hand_over_and_the_last_one_draws() -> None:
     assert ("queries", "load", "stage3") in entries(stage3)
     assert ("queries", "load", "stage2") not in entries(stage3)
     metrics = stage3.last_metrics()
-    assert {"val/loss", "eval/text_to_image/accuracy", "eval/reconstruction/psnr"} <= set(metrics)
+    assert {"val/loss", "eval/avatars/attributes", "eval/reconstruction/psnr"} <= set(metrics)
     items = json.loads((stage3.samples / "final" / "prompts.json").read_text())
     for item in items:
         assert (stage3.samples / "final" / f"{item['id']}.png").is_file()

@@ -51,7 +51,7 @@ class Avatars(World):
     """People of a DiceBear style whose attributes are all known.
 
     About a tenth of the (hair colour, background) pairs never occurs in train; part of val shows
-    them, and `facts["held_out"]` says where.
+    them, and `facts["held_out"]["pair"]` says where. No person of val is in train ("identity").
 
     Args:
         size: Pixels of a picture's side, a multiple of 4.
@@ -197,8 +197,25 @@ class Avatars(World):
             before = self.people.attributes_of(images[0])
             facts["source_attributes"] = before
             facts["changed"] = [name for name in after if after[name] != before.get(name)]
-        facts["held_out"] = self.people.is_held_out(after)
+        is_new = target >= NUM_KINDS * self.num_identities
+        facts["held_out"] = {"pair": self.people.is_held_out(after), "identity": is_new}
         return facts
+
+    def violations(self, sample: Sample) -> list[str]:
+        """Name the kinds of held-out things that a sample shows.
+
+        Args:
+            sample: One of this world's samples.
+
+        Returns:
+            "pair", "identity", both, or nothing, as for every training sample.
+        """
+        rows = (*sample.images, sample.target)
+        shown = {
+            "pair": any(self.people.is_held_out(self.people.attributes_of(row)) for row in rows),
+            "identity": max(rows) >= NUM_KINDS * self.num_identities,
+        }
+        return [kind for kind, is_shown in shown.items() if is_shown]
 
     def _rng(self, purpose: str, split: str, index: int) -> np.random.Generator:
         """A generator for one sample's words, the same wherever it is asked."""

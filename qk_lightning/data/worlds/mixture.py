@@ -20,6 +20,7 @@ from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.schema import schema_of
 from qk_lightning.data.hashing import hash_uniform, mix
 from qk_lightning.data.sample import TASKS, Progress, Roles, Sample, Split, World, WorldPart
+from qk_lightning.data.worlds.question import LOOK, READ, Question
 
 _PURPOSE_QUESTION = 2**62  # keeps the draw of a question's world apart from other draws
 
@@ -218,6 +219,21 @@ class Mixture(World):
         part = self._labelled(self.asked(index))
         row, question, answer = part.world.qa(index, split)  # type: ignore[attr-defined]
         return (None if row is None else part.first_row + row), question, answer
+
+    def question(self, index: int, split: Split) -> Question:
+        """Draws the question of `qa` with all that scoring needs of it.
+
+        Args:
+            index: Any number from 0.
+            split: Whose pictures are asked about.
+        """
+        part = self._labelled(self.asked(index))
+        if hasattr(part.world, "question"):
+            found: Question = part.world.question(index, split)
+        else:
+            row, text, answer = part.world.qa(index, split)  # type: ignore[attr-defined]
+            found = Question(row, text, answer, READ if row is None else LOOK, part.label)
+        return found if found.row is None else replace(found, row=part.first_row + found.row)
 
     def captions_for_tokenizer(self, num_drawn: int = 2000) -> Iterator[str]:
         """Gives the texts of all worlds that have any.

@@ -21,7 +21,6 @@ from qk_lightning.data.worlds.scene_graph import (
     inside,
 )
 
-VERSION = 1  # raised when a change here alters pixels
 POINTS = 6  # along a pixel's side
 
 

@@ -6,7 +6,6 @@ unambiguous gives None. Not here: which scene, how often what is asked (scene_qu
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from qk_lightning.data.worlds.scene_graph import (
     SceneObject,
 )
 from qk_lightning.data.worlds.scene_places import PLACES, place_of, relation_between, size_word
-from qk_lightning.data.worlds.scene_text import NUMBERS, plural
+from qk_lightning.data.worlds.scene_text import NUMBERS, plural, with_article
 
 COUNTS = {1: "one", **NUMBERS}
 Rng = np.random.Generator
@@ -60,56 +59,55 @@ def _pick(options: Sequence[Any], rng: Rng) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
-def _only(scene: Scene, key: Callable[[SceneObject], str]) -> list[SceneObject]:
-    """The objects that no other object shares `key` with."""
-    counts = Counter(key(item) for item in scene.objects)
-    return [item for item in scene.objects if counts[key(item)] == 1]
+def _named(scene: Scene, *ways: str) -> list[tuple[str, SceneObject]]:
+    """Name objects by what no other object shares: shape, colour or place.
+
+    Args:
+        scene: Whose objects.
+        ways: Keys of _NAMES.
+
+    Returns:
+        A phrase such as "the circle" and the object, for each way and object.
+    """
+    named = []
+    for way in ways:
+        values = [_KEYS[way](item) for item in scene.objects]
+        for value, item in zip(values, scene.objects, strict=True):
+            if values.count(value) == 1:
+                named.append((_NAMES[way].format(value), item))
+    return named
 
 
-def _place(item: SceneObject) -> str:
-    return place_of(item.x, item.y).name
+_KEYS: dict[str, Callable[[SceneObject], str]] = {
+    "shape": lambda item: item.shape,
+    "colour": lambda item: item.colour,
+    "place": lambda item: place_of(item.x, item.y).name,
+}
+_NAMES = {"shape": "the {}", "colour": "the {} object", "place": "the object at the {}"}
 
 
 def _colour(about: About, rng: Rng) -> Asked | None:
-    ways: list[tuple[str, str]] = [
-        *((f"the {item.shape}", item.colour) for item in _only(about.scene, lambda o: o.shape)),
-        *(
-            (f"the object at the {_place(item)}", item.colour)
-            for item in _only(about.scene, _place)
-        ),
-    ]
-    if not ways:
+    named = _named(about.scene, "shape", "place")
+    if not named:
         return None
-    what, answer = _pick(ways, rng)
-    return Asked(f"what colour is {what}?", answer, "colour", len(COLOURS))
+    what, item = _pick(named, rng)
+    return Asked(f"what colour is {what}?", item.colour, "colour", len(COLOURS))
 
 
 def _shape(about: About, rng: Rng) -> Asked | None:
-    ways: list[tuple[str, str]] = [
-        *(
-            (f"the {item.colour} object", item.shape)
-            for item in _only(about.scene, lambda o: o.colour)
-        ),
-        *((f"the object at the {_place(item)}", item.shape) for item in _only(about.scene, _place)),
-    ]
-    if not ways:
+    named = _named(about.scene, "colour", "place")
+    if not named:
         return None
-    what, answer = _pick(ways, rng)
-    return Asked(f"what shape is {what}?", answer, "shape", len(about.shapes))
+    what, item = _pick(named, rng)
+    return Asked(f"what shape is {what}?", item.shape, "shape", len(about.shapes))
 
 
 def _where(about: About, rng: Rng) -> Asked | None:
-    ways = [
-        *((item.shape, _place(item)) for item in _only(about.scene, lambda o: o.shape)),
-        *(
-            (f"{item.colour} object", _place(item))
-            for item in _only(about.scene, lambda o: o.colour)
-        ),
-    ]
-    if not ways:
+    named = _named(about.scene, "shape", "colour")
+    if not named:
         return None
-    what, answer = _pick(ways, rng)
-    return Asked(f"where is the {what}?", answer, "place", len(PLACES))
+    what, item = _pick(named, rng)
+    return Asked(f"where is {what}?", _KEYS["place"](item), "place", len(PLACES))
 
 
 def _count(about: About, rng: Rng) -> Asked | None:
@@ -141,7 +139,7 @@ def exists(pairs: set[Pair], about: About, rng: Rng) -> Asked:
     """
     if rng.random() < 0.5:
         shape, colour = _pick(sorted(pairs), rng)
-        return Asked(f"is there a {colour} {shape}?", "yes", "exists", 2)
+        return Asked(f"is there {with_article(colour)} {shape}?", "yes", "exists", 2)
     ours = {shape for shape, _ in pairs}, {colour for _, colour in pairs}
     marks = {(item.mark, item.mark_colour) for item in about.scene.objects}
     out = {*pairs, *marks, *about.unsaid}
@@ -149,19 +147,19 @@ def exists(pairs: set[Pair], about: About, rng: Rng) -> Asked:
     near = [(s, c) for s, c in absent if s in ours[0] and c in ours[1]]
     far = [(s, c) for s, c in absent if s in ours[0] or c in ours[1]]
     shape, colour = _pick(near if near and rng.random() < 0.5 else far, rng)
-    return Asked(f"is there a {colour} {shape}?", "no", "exists", 2)
+    return Asked(f"is there {with_article(colour)} {shape}?", "no", "exists", 2)
 
 
 def _relation(about: About, rng: Rng) -> Asked | None:
-    if len(about.scene.objects) != 2 or len({item.shape for item in about.scene.objects}) != 2:
+    objects = about.scene.objects
+    if len(objects) != 2 or objects[0].shape == objects[1].shape:
         return None
-    other, item = about.scene.objects if rng.random() < 0.5 else about.scene.objects[::-1]
+    item, other = objects if rng.random() < 0.5 else objects[::-1]
     along = relation_between(item, other)
     if along is None:
         return None
-    return Asked(
-        f"what shape is {along} the {other.shape}?", item.shape, "relation", len(about.shapes)
-    )
+    text = f"what shape is {along} the {other.shape}?"
+    return Asked(text, item.shape, "relation", len(about.shapes))
 
 
 def _background(about: About, rng: Rng) -> Asked | None:
@@ -170,24 +168,21 @@ def _background(about: About, rng: Rng) -> Asked | None:
 
 
 def _size(about: About, rng: Rng) -> Asked | None:
-    items = _only(about.scene, lambda o: o.shape)
-    if not items:
+    named = _named(about.scene, "shape")
+    if not named:
         return None
-    item = _pick(items, rng)
-    text = f"is the {item.shape} big or small?"
-    return Asked(text, size_word(item.size), "size", len(SIZES))
+    what, item = _pick(named, rng)
+    return Asked(f"is {what} big or small?", size_word(item.size), "size", len(SIZES))
 
 
 def _mark(about: About, rng: Rng) -> Asked | None:
-    items = [item for item in _only(about.scene, lambda o: o.shape) if item.mark]
-    if not items:
+    named = [(what, item) for what, item in _named(about.scene, "shape") if item.mark]
+    if not named:
         return None
-    item = _pick(items, rng)
+    what, item = _pick(named, rng)
     if rng.random() < 0.5:
-        return Asked(
-            f"what shape is the mark on the {item.shape}?", str(item.mark), "mark", len(MARKS)
-        )
-    text = f"what colour is the mark on the {item.shape}?"
+        return Asked(f"what shape is the mark on {what}?", str(item.mark), "mark", len(MARKS))
+    text = f"what colour is the mark on {what}?"
     return Asked(text, str(item.mark_colour), "mark_colour", len(COLOURS))
 
 

@@ -1,8 +1,8 @@
 """What a scene is: objects on a plain background, in units of the picture's side. No pixels here.
 
 The vocabulary (shapes, colours, backgrounds, sizes), the outlines that renderer and reader share.
-Drawing is in scene_art.py, words in
-scene_text.py, which scenes there are in scenes.py, reading in evaluation/scene_reader.py.
+Drawing is in scene_art.py, words in scene_text.py, which scenes there are in scene_draw.py,
+reading in evaluation/scene_reader.py.
 Positions count from the picture's upper left corner: x to the right, y down, 0 to 1.
 """
 
@@ -103,7 +103,7 @@ class Scene:
 
 
 def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tell which points lie in the unit outline of a shape, which has area pi and its centroid at 0.
+    """Tell which points lie in a shape's unit outline, which has area pi and its centroid at 0.
 
     Args:
         shape: One of SHAPES.

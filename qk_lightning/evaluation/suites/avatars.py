@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qk_lightning.evaluation.suite import Item, Metric, Suite
+from qk_lightning.evaluation.item import Item, Metric
+from qk_lightning.evaluation.suite import Suite
 
 
 class Avatars(Suite):

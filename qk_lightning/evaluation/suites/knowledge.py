@@ -15,7 +15,8 @@ import numpy as np
 
 from qk_lightning.data.sample import World
 from qk_lightning.data.worlds.scene_graph import COLOURS, SIZES, Scene, SceneObject
-from qk_lightning.evaluation.suite import SEEN, Item, Metric, Pictures, Suite
+from qk_lightning.evaluation.item import SEEN, Item, Metric, Pictures
+from qk_lightning.evaluation.suite import Suite
 from qk_lightning.evaluation.verdict import Verdict
 
 FACT, DIRECT = "fact", "direct"

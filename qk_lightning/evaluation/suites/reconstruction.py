@@ -9,7 +9,8 @@ import torch
 
 from qk_lightning.data.collate import to_unit
 from qk_lightning.data.sample import World
-from qk_lightning.evaluation.suite import Item, Metric, Pictures, Suite
+from qk_lightning.evaluation.item import Item, Metric, Pictures
+from qk_lightning.evaluation.suite import Suite
 from qk_lightning.evaluation.verdict import Verdict
 
 
