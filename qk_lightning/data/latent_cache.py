@@ -105,10 +105,12 @@ class LatentCache:
         """
         parts = world.parts()
         if len(parts) > 1 or parts[0].world is not world:
-            return JoinedLatents([
-                cls.open(part.world, autoencoder, batch_size, _shifted(progress, part, world))
-                for part in parts
-            ])
+            return JoinedLatents(
+                [
+                    cls.open(part.world, autoencoder, batch_size, _shifted(progress, part, world))
+                    for part in parts
+                ]
+            )
         key = latent_key(world, autoencoder)
         path = cache_root() / _NAME / f"{key}.safetensors"
 

@@ -102,7 +102,9 @@ def check_leakage(
         The findings.
     """
     parts, findings = world.parts(), []
-    chosen = [list(_addresses(part.world, "train", num_train_samples, len(parts))) for part in parts]
+    chosen = [
+        list(_addresses(part.world, "train", num_train_samples, len(parts))) for part in parts
+    ]
     done, total = 0, sum(len(addresses) for addresses in chosen)
     for part, addresses in zip(parts, chosen, strict=True):
         walk = _Walk(part)
@@ -175,11 +177,15 @@ class _Walk:
     def train_question(self, index: int) -> None:
         """Note what a training question shows."""
         self.num_questions += 1
-        row, _, _ = self.world.qa(index, "train")  # type: ignore[attr-defined]
+        if hasattr(self.world, "question"):
+            question = self.world.question(index, "train")
+            row = question.row
+            if question.held_out:
+                self.asked.add(f"question {index}")
+        else:
+            row, _, _ = self.world.qa(index, "train")  # type: ignore[attr-defined]
         if row is not None:
             self.rows.setdefault(row, f"question {index}")
-        if hasattr(self.world, "question") and self.world.question(index, "train").held_out:
-            self.asked.add(f"question {index}")
 
     def findings(self) -> list[Finding]:
         """Return what was found."""

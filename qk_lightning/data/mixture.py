@@ -1,9 +1,9 @@
 """The batch order: which sample is trained on when, a pure function of (seed, samples seen).
 
 A step has `global_batch_size` samples in `groups_per_step` groups. A group has one layout (task,
-part of a mixture of worlds, roles), drawn by weight from (seed, step, group). Ranks take contiguous parts of each group
-and micro-batches cut those parts, so neither changes what a step trains on. Within a layout all
-items come once, in an order drawn from (seed, layout, epoch), before any comes again.
+world of a mixture, roles), drawn by weight from (seed, step, group). Ranks take contiguous parts
+of each group and micro-batches cut those parts, so neither changes what a step trains on. Within
+a layout all items come once, in an order drawn from (seed, layout, epoch), before any comes again.
 Shapes: P layouts, G groups a step.
 """
 

@@ -88,7 +88,8 @@ class QuestionData(LightningDataModule):
         super().__init__()
         if not hasattr(world, "qa"):
             name = type(world).__name__.lower()
-            problem = Problem("data.world.name", name, "a world with questions", "use avatars")
+            fix = "use avatars, scenes or a mixture of them"
+            problem = Problem("data.world.name", name, "a world with questions", fix)
             raise ConfigError(problem)
         self.world = world
         self.batch_size = batch_size

@@ -22,6 +22,7 @@ _GAIN = (0.75, 1.6)  # how far the first guess of the contrast may be off
 _STEPS = 2  # of Gauss-Newton
 _MUST_TRY = 2.5  # shapes whose first error is within this many times the least are moved, too
 _TRIED = 3  # at most
+_SAME_COLOUR = 0.9  # cosine of two contrasts
 _SMOOTHING = 0.8  # pixels; differences are smoothed, so that noise does not count
 _SMOOTHED_NOISE = 1 / (2 * np.sqrt(np.pi) * _SMOOTHING)  # share of its deviation that is left
 
@@ -163,10 +164,14 @@ def fit_marked(window: Window) -> Fit:
 
 
 def _strongest(window: Window) -> np.ndarray:
-    """The mean contrast of the third of a segment that stands out most."""
+    """The mean contrast of what stands out most and is of one colour, [3]."""
     pixels = window.pixels[window.mask]
-    strength = (pixels**2).sum(1)
-    return pixels[strength >= np.quantile(strength, 0.67)].mean(0)
+    strength = np.sqrt((pixels**2).sum(1)) + 1e-6
+    strong = strength >= np.quantile(strength, 0.67)
+    pixels, strength = pixels[strong], strength[strong]
+    directions = pixels / strength[:, None]
+    alike = directions @ directions.T > _SAME_COLOUR
+    return pixels[alike[alike.sum(1).argmax()]].mean(0)
 
 
 def _moments(window: Window, seen: np.ndarray) -> np.ndarray:
@@ -230,7 +235,9 @@ def _moved(
         wanted = design @ (root * (window.pixels - drawn)).ravel()
         limit = 0.15 * place[2]
         place = place + np.clip(np.linalg.solve(power, wanted)[:3], -limit, limit)
-        place[2] = max(place[2], 1.0)
+        h, w = window.weights.shape
+        low = [window.left, window.top, 1.0]
+        place = np.clip(place, low, [window.left + w, window.top + h, max(h, w)])
     return _as_fit(window, shape, mark, blur, place)
 
 

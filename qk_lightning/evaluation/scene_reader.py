@@ -7,6 +7,7 @@ against them in scene_verdicts.py. Nothing here is learned and nothing calls the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -87,7 +88,7 @@ def read_scene(picture: np.ndarray, shapes: tuple[str, ...]) -> SceneReading:
     contrast = seg.contrast_map(canvas, background)
     pieces = seg.segments(contrast)
     noise = seg.noise_of(canvas, background)
-    explainer = _Explainer(canvas, canvas - background, contrast, noise, shapes)
+    explainer = _Explainer(canvas - background, contrast, noise, shapes)
     objects = [
         _detection(window, fit, background, canvas.shape[0])
         for number, piece in enumerate(pieces)
@@ -105,14 +106,12 @@ class _Explainer:
     """Explains pieces of one picture by outlines.
 
     Args:
-        canvas: [H, W, 3].
-        pixels: [H, W, 3], the canvas less its background.
+        pixels: [H, W, 3], the picture less its background.
         contrast: [H, W] of `seg.contrast_map`.
-        noise: `seg.noise_of` the canvas.
+        noise: `seg.noise_of` the picture.
         shapes: The shapes there may be.
     """
 
-    canvas: np.ndarray
     pixels: np.ndarray
     contrast: np.ndarray
     noise: float
@@ -127,7 +126,7 @@ class _Explainer:
         plain = whole.left_over < _LEFT_OVER
         if plain and whole.iou >= _GOOD_IOU:
             return [(window, whole)]
-        if not plain and (marked := self._marked(window, whole)):
+        if marked := self._marked(window, whole):
             return [(window, marked)]
         best, score = [(window, whole)], whole.iou
         if plain and whole.iou >= MIN_IOU:
@@ -141,7 +140,7 @@ class _Explainer:
                 )
             ]
             worst = min(fit.iou for _, fit in found)
-            if worst > score:
+            if worst > score and _apart([fit for _, fit in found]):
                 best, score = found, worst
         return best
 
@@ -149,7 +148,8 @@ class _Explainer:
         """Return the outline with a mark, if it explains much of what one colour leaves over."""
         fit = fit_marked(window)
         explains = fit.left_over < _MARK_LEAVES * whole.left_over
-        return fit if explains and fit.iou >= _MARKED_IOU else None
+        better = fit.iou > whole.iou + _CLEARLY_BETTER
+        return fit if (explains or better) and fit.iou >= _MARKED_IOU else None
 
     def _ways(self, piece: np.ndarray) -> Iterator[list[np.ndarray]]:
         """Give the ways to take a piece apart."""
@@ -157,9 +157,21 @@ class _Explainer:
             parts = seg.split_by_contrast(self.contrast, piece, share)
             if len(parts) > 1:
                 yield parts
-        parts = seg.split_by_colour(self.canvas, piece)
-        if len(parts) > 1:
-            yield parts
+        smooth = seg.smoothed(self.pixels)
+        length = np.sqrt((smooth**2).sum(-1, keepdims=True)) + 1e-6
+        for values in (smooth / length, smooth):
+            parts = seg.split_by_colour(values, piece)
+            if len(parts) > 1:
+                yield parts
+
+
+def _apart(fits: list[Fit]) -> bool:
+    """Tell whether no outline lies within another: the rim of a blurred object is none."""
+    return all(
+        math.hypot(a.x - b.x, a.y - b.y) > max(a.radius, b.radius)
+        for number, a in enumerate(fits)
+        for b in fits[:number]
+    )
 
 
 def _detection(window: Window, fit: Fit, background: np.ndarray, size: int) -> Detection:

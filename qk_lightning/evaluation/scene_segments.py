@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 _STANDS_OUT = 14.0  # CIELAB distance from the background, at least
-_NOISE_FACTOR = 2.5  # and this many times the spread of the background itself
+_NOISE_FACTOR = 3.0  # and this many times the spread of the background itself
 _SMOOTHING = 0.7  # sigma in pixels
 MIN_AREA = 0.008  # of the picture; less is a speck and no object
 _NEIGHBOURS = np.ones((3, 3), bool)
@@ -80,8 +80,12 @@ def contrast_map(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
         picture: [H, W, 3].
         background: [3].
     """
-    smooth = ndimage.gaussian_filter(picture, (_SMOOTHING, _SMOOTHING, 0))
-    return np.sqrt(((to_lab(smooth) - to_lab(background)) ** 2).sum(-1))
+    return np.sqrt(((to_lab(smoothed(picture)) - to_lab(background)) ** 2).sum(-1))
+
+
+def smoothed(picture: np.ndarray) -> np.ndarray:
+    """Blur a picture [H, W, 3] so lightly that noise goes and outlines stay."""
+    return ndimage.gaussian_filter(picture, (_SMOOTHING, _SMOOTHING, 0))
 
 
 def segments(contrast: np.ndarray) -> list[np.ndarray]:
@@ -94,7 +98,21 @@ def segments(contrast: np.ndarray) -> list[np.ndarray]:
         Masks [H, W], specks left out.
     """
     level = max(_STANDS_OUT, _NOISE_FACTOR * float(np.median(_border(contrast))))
-    return _pieces(contrast > level)
+    return _joined(_pieces(contrast > level))
+
+
+def _joined(pieces: list[np.ndarray]) -> list[np.ndarray]:
+    """Add to each piece what lies in its holes: where a mark begins may look like background."""
+    pieces = sorted(pieces, key=lambda piece: -int(piece.sum()))
+    found: list[np.ndarray] = []
+    for piece in pieces:
+        for number, outer in enumerate(found):
+            if not (piece & ~ndimage.binary_fill_holes(outer)).any():
+                found[number] = outer | piece
+                break
+        else:
+            found.append(piece)
+    return found
 
 
 def split_by_contrast(contrast: np.ndarray, piece: np.ndarray, share: float) -> list[np.ndarray]:
@@ -108,38 +126,36 @@ def split_by_contrast(contrast: np.ndarray, piece: np.ndarray, share: float) -> 
     Returns:
         Masks [H, W], specks left out.
     """
-    return _pieces(piece & (contrast > share * np.quantile(contrast[piece], 0.85)))
+    return _joined(_pieces(piece & (contrast > share * np.quantile(contrast[piece], 0.85))))
 
 
-def split_by_colour(picture: np.ndarray, piece: np.ndarray) -> list[np.ndarray]:
-    """Take a piece apart into connected pieces of two colours.
-
-    Two means of the pixels' colours, from the two that lie farthest apart.
+def split_by_colour(values: np.ndarray, piece: np.ndarray) -> list[np.ndarray]:
+    """Take a piece apart into connected pieces of two colours, by two means.
 
     Args:
-        picture: [H, W, 3].
+        values: [H, W, 3], what is compared: colours, or the directions in which pixels differ
+            from the background, which are alike in the middle of an object and at its rim.
         piece: [H, W] bool.
 
     Returns:
         Masks [H, W], specks left out; one or none where the piece is of one colour.
     """
-    colours = to_lab(picture[piece])
-    ends = colours[[0, 0]]
+    points = values[piece]
+    ends = points[[0, 0]]
     for _ in range(2):
         ends = ends[[1, 1]]
-        ends[1] = colours[((colours - ends[0]) ** 2).sum(-1).argmax()]
+        ends[1] = points[((points - ends[0]) ** 2).sum(-1).argmax()]
     for _ in range(6):
-        apart = ((colours[:, None] - ends) ** 2).sum(-1)
-        nearer = apart.argmin(1)
+        nearer = ((points[:, None] - ends) ** 2).sum(-1).argmin(1)
         if len(set(nearer.tolist())) < 2:
             return [piece]
-        ends = np.stack([colours[nearer == side].mean(0) for side in (0, 1)])
+        ends = np.stack([points[nearer == side].mean(0) for side in (0, 1)])
     found = []
     for side in (0, 1):
         mask = np.zeros_like(piece)
         mask[piece] = nearer == side
         found += _pieces(mask)
-    return found
+    return _joined(found)
 
 
 def owners(pieces: list[np.ndarray]) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qk_lightning.parts.vlms.qwen2_5_vl import Qwen25VL
 
 MAX_ANSWER_TOKENS = 8  # of a short answer, such as "bottom right"
-MAX_DESCRIPTION_TOKENS = 64  # the longest, of four objects, has 41 in the small VLM's tokenizer
+MAX_DESCRIPTION_TOKENS = 48  # the longest, of four objects, has 41 in the small VLM's tokenizer
 SHORT_WORDS = 2  # answers of more words are descriptions
 SCORED = 4  # at the end, times validation.num_samples questions of each world
 
@@ -95,7 +95,7 @@ class Understanding(System):
     def on_trained(self, data: QuestionData) -> None:  # type: ignore[override]
         """Ask held-out questions; the scores go out with the last validation."""
         num_questions = SCORED * self.config.validation.num_samples
-        self.final_scores = score_vlm(self.vlm, data.world, num_questions, data.batch_size)
+        self.final_scores = score_vlm(self.vlm, data.world, num_questions)
 
     def on_validation_epoch_end(self) -> None:
         """Log what `on_trained` found."""

@@ -208,9 +208,9 @@ def test_evaluate_exports_prompts_and_says_what_it_wants(
     capsys: pytest.CaptureFixture[str], root: Path
 ) -> None:
     small = ["avatars.num_identities=4", "avatars.num_val=4", "--limit", "2"]
-    text = said(capsys, "evaluate", "prompts", "avatars", *small, "--output", "theirs")
+    text = said(capsys, "evaluate", "prompts", "avatars", *small, "--output", str(root / "theirs"))
     assert "avatars: 8 items, sha256" in text
-    folder = Path("theirs/avatars")
+    folder = root / "theirs" / "avatars"
     lines = (folder / "prompts.jsonl").read_text().splitlines()
     assert len(lines) == len(list((folder / "targets").iterdir())) == 8
     for words, expected in (
@@ -218,7 +218,7 @@ def test_evaluate_exports_prompts_and_says_what_it_wants(
         (["prompts", "avatar"], "did you mean 'avatars'"),
         (["prompts", "avatars", "people.size=3"], "write <world>.<option>=value"),
         (["prompts", "avatars", "avatars.num_vals=3"], "did you mean 'num_val'"),
-        (["--images", "nowhere", "avatars", *small], "expected a folder"),
-        (["--images", "theirs", "avatars", "--num-samples", "0"], "expected 1 or more"),
+        (["--images", str(root / "nowhere"), "avatars", *small], "expected a folder"),
+        (["--images", str(folder), "avatars", "--num-samples", "0"], "expected 1 or more"),
     ):
         assert expected in said(capsys, "evaluate", *words, code=2)

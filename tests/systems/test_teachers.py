@@ -54,6 +54,10 @@ def test_a_vlm_is_asked_and_exported(tiny_presets: Path, root: Path) -> None:
     metrics = run.last_metrics()
     assert 0 <= metrics["val/accuracy/image"] <= 1
     assert "val/accuracy/text" in metrics
+    for kind in ("look", "read"):
+        key = f"eval/understanding/avatars/{kind}"
+        assert metrics[f"{key}/accuracy"] <= 1 and 0 < metrics[f"{key}/chance"] < 1
+    assert 0 <= metrics["eval/understanding/avatars/describe/words"] <= 1
     folder = root / "vlm"
     export_part(run, "vlm", folder, half=False)
     trained = build_part(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from qk_lightning.data.worlds.scene_text import NUMBERS, plural, with_article
 
 COUNTS = {1: "one", **NUMBERS}
 Rng = np.random.Generator
+_T = TypeVar("_T")
 Pair = tuple[str, str]  # shape, colour
 
 
@@ -55,7 +56,7 @@ class About:
 Asker = Callable[[About, Rng], Asked | None]
 
 
-def _pick(options: Sequence[Any], rng: Rng) -> Any:
+def _pick(options: Sequence[_T], rng: Rng) -> _T:
     return options[int(rng.integers(len(options)))]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,7 @@ from qk_lightning.data.worlds.question import (
     Question,
 )
 from qk_lightning.data.worlds.scene_graph import Scene
-from qk_lightning.data.worlds.scene_restated import restate
-from qk_lightning.data.worlds.scene_text import description, pick
-from qk_lightning.data.worlds.scenes import (
+from qk_lightning.data.worlds.scene_items import (
     EDITED,
     ELSEWHERE,
     NUM_KINDS,
@@ -39,8 +37,12 @@ from qk_lightning.data.worlds.scenes import (
     SOURCE,
     SUBJECT,
     SUBJECTS,
-    Scenes,
 )
+from qk_lightning.data.worlds.scene_restated import restate
+from qk_lightning.data.worlds.scene_text import description, pick
+
+if TYPE_CHECKING:
+    from qk_lightning.data.worlds.scenes import Scenes
 
 DESCRIPTION = ("describe the picture.", "what do you see?", "write a caption.")
 # Of 21 questions; 12 have a picture, 5 of them ask for its description.
