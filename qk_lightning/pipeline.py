@@ -58,7 +58,7 @@ class QueryKontextPipeline:
         cfg = folder.config
         system = build_system(_for_drawing(cfg), read_entries(folder), folder.path.parent)
         if not isinstance(system, QueryKontext):
-            fix = "name a run of a preset such as avatars/stage3"
+            fix = "name a run of a preset such as laptop/stage3"
             raise ConfigError(Problem("run", folder.name, "a run that draws pictures", fix))
         system.configure_model()
         try:

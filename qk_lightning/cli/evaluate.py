@@ -141,7 +141,7 @@ def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) ->
 def _readers(options: argparse.Namespace) -> int:
     from qk_lightning.evaluation.reader_table import reader_table, write_between_markers
 
-    text = reader_table(options.limit or 120, _codec())
+    text = reader_table(options.limit or 90, _codec())
     print(text)
     if options.output:
         write_between_markers(Path(options.output), text)

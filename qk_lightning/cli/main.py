@@ -15,12 +15,12 @@ EXAMPLES = """\
 examples:
   qk sweep sweeps/num_queries              train and compare, then print the table
   qk sweep sweeps/num_queries --plan       what would run, and for how long
-  qk fit avatars/stage1                    one stage (its ancestors first, if they are missing)
-  qk fit avatars/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
-  qk generate avatars/stage3 --prompt "a smiling person with red hair" --num-images 4
-  qk evaluate avatars/stage3 all           its scores by all suites that fit
+  qk fit laptop/stage1                    one stage (its ancestors first, if they are missing)
+  qk fit laptop/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
+  qk generate laptop/stage3 --prompt "a smiling person with red hair" --num-images 4
+  qk evaluate laptop/stage3 all           its scores by all suites that fit
   qk evaluate --images DIR scenes          scores of anybody's pictures
-  qk config avatars/stage1                 every value and where it comes from
+  qk config laptop/stage1                 every value and where it comes from
   qk runs list                             what was trained
   qk data show avatars                     a labelled sheet of pictures
   qk data leakage mixture                  is anything that is held out in the training data?
@@ -63,7 +63,7 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     fit = _verb(verbs, "fit", "train", "train a preset, and the ancestors it needs")
-    fit.add_argument("preset", help="a preset such as avatars/stage1, or a YAML file")
+    fit.add_argument("preset", help="a preset such as laptop/stage1, or a YAML file")
     _add_overrides(fit)
     fit.add_argument("--plan", action="store_true", help="say what would run, and end")
     fit.add_argument("--redo", action="store_true", help="train again what was done by other code")

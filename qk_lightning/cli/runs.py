@@ -39,7 +39,7 @@ def runs(options: argparse.Namespace) -> int:
 def _list() -> int:
     found = list_runs()
     if not found:
-        print(f"no runs under {runs_root()}; train one: qk fit avatars/stage1")
+        print(f"no runs under {runs_root()}; train one: qk fit laptop/stage1")
         return 0
     width = max(len(run.name) for run in found)
     print(f"{'run':<{width}}  {'state':<11} {'steps':>11} {'val/loss':>9} {'seconds':>8}")

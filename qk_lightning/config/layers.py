@@ -103,7 +103,7 @@ def _collect(file: Path, open_files: tuple[Path, ...]) -> list[tuple[Path, Layer
     if isinstance(defaults, str):
         defaults = [defaults]
     if not isinstance(defaults, list):
-        fix = "write `defaults: [avatars/base, connector/enc_proj]`"
+        fix = "write `defaults: [laptop/base, connector/enc_proj]`"
         raise ConfigError(Problem("defaults", defaults, "a list of presets", fix, _short(file)))
     collected: list[tuple[Path, Layer]] = []
     for name in defaults:

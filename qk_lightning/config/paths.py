@@ -72,7 +72,7 @@ def find_preset(name: str | Path, near: Path | None = None) -> Path:
     """Find the file of a preset, a part's options or a sweep.
 
     Args:
-        name: `avatars/stage1`, with or without `.yaml`, or a path to a file.
+        name: `laptop/stage1`, with or without `.yaml`, or a path to a file.
         near: a file whose folder is searched first (for `defaults:` of a user's own file).
 
     Returns:

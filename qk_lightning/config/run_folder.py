@@ -259,7 +259,7 @@ def find_run(text: str) -> RunFolder:
     if found:
         fix = "name one of them: " + ", ".join(names[:8])
         raise ConfigError(Problem("run", text, f"one run, found {len(found)}", fix))
-    fix = did_you_mean(text, names) if names else "train one first: qk fit avatars/stage1"
+    fix = did_you_mean(text, names) if names else "train one first: qk fit laptop/stage1"
     raise ConfigError(Problem("run", text, f"a run folder under {runs_root()}", fix))
 
 

@@ -1,50 +1,30 @@
 """Reading attributes off avatars by comparing them with the renderer's own alternatives.
 
 No network, no threshold: for each attribute the picture is compared with renders that differ in
-that attribute alone; the nearest one is what was read. Not here: suites and error bars.
+that attribute alone; the nearest one is what was read. Who it is, is told the same way among the
+people of the val split. Not here: suites and error bars.
 Shapes: B pictures, H = W = world.size pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qk_lightning.data.worlds.avatar_tables import base_name
+from qk_lightning.data.worlds.avatar_people import NUM_KINDS
+from qk_lightning.data.worlds.avatar_tables import Attributes, base_name, is_pair
+from qk_lightning.evaluation.verdict import Verdict, as_uint8
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from qk_lightning.data.worlds.avatars import Avatars
 
 Facts = Mapping[str, Any]
 
-
 MAX_ROUNDS = 6
-
-
-@dataclass(frozen=True)
-class AvatarAccuracy:
-    """How often pictures show what they should.
-
-    Args:
-        mean: Mean of `attributes`.
-        chance: What guessing gives for `mean`.
-        attributes: Share of the pictures that have each attribute right.
-        all_right: Share of the pictures with every attribute right.
-        changed: Share right among the attributes that an instruction changed; None without any.
-        kept: Share right among the others of those pictures.
-    """
-
-    mean: float
-    chance: float
-    attributes: dict[str, float]
-    all_right: float
-    changed: float | None
-    kept: float | None
+GALLERY_SIZE = 100
 
 
 class AvatarReader:
@@ -64,18 +44,125 @@ class AvatarReader:
     unchanged source: 0.00 of what changed, 1.00 of what was kept. 64 pictures take 0.1 to 0.4 s,
     and 2 s once for drawing the shapes.
 
+    Verdicts have these parts, from 0 to 1: each attribute by its name; where one person was shown
+    and something is to be different, "changed" and "kept" (the share right of what is different
+    and of all else); where that is only their state, as for customised pictures, "rank1" and "mrr"
+    (`rank`).
+
     Args:
         world: The world whose pictures are read.
     """
 
+    version = "1"
+
+    version = "avatars-1"
+
     def __init__(self, world: Avatars) -> None:
         self.world = world
 
-    def read(self, images: Tensor | np.ndarray, facts: Sequence[Facts]) -> list[dict[str, str]]:
+    def verdicts(
+        self, images: Tensor | np.ndarray, items: Sequence[Facts], sources: Any = None
+    ) -> list[Verdict]:
+        """Hold each picture against its facts.
+
+        Correct: every attribute. The score is the share of the attributes that are right. Parts:
+        each attribute by name; where an instruction changed some, "changed" and "kept" (shares
+        right of those and of the others); for a person shown in another state "rank1" and "mrr"
+        (`identity_rank`).
+
+        Args:
+            images: [B, 3, H, W], float in [-1, 1] or uint8.
+            items: B facts; `facts["attributes"]` says what should be seen.
+            sources: Not needed.
+
+        Returns:
+            One verdict a picture; its only detection is what was read.
+        """
+        del sources
+        pictures = as_uint8(images)
+        readings = self.read(pictures.astype(np.float32) / 127.5 - 1, items)
+        return [
+            self._verdict(picture, reading, facts)
+            for picture, reading, facts in zip(pictures, readings, items, strict=True)
+        ]
+
+    def _verdict(
+        self, picture: np.ndarray, reading: Mapping[str, str], facts: Facts
+    ) -> Verdict:
+        wanted, changed = facts["attributes"], facts.get("changed") or []
+        right = {name: reading[name] == word for name, word in wanted.items()}
+        parts = {name: float(value) for name, value in right.items()}
+        if changed:
+            kept = [name for name in wanted if name not in changed]
+            for part, names in (("changed", changed), ("kept", kept)):
+                parts[part] = float(np.mean([right[name] for name in names]))
+        if len(changed) > 1:  # an edit changes one
+            rank = self.identity_rank(picture, wanted)
+            parts |= {"rank1": float(rank == 1), "mrr": 1 / rank}
+        wrong = [
+            f"expected {name} {word}, found {reading[name]}"
+            for name, word in wanted.items()
+            if not right[name]
+        ]
+        score = float(np.mean(list(right.values())))
+        return Verdict(not wrong, score, "\n".join(wrong), parts, [dict(reading)])
+
+    def identity_rank(self, picture: np.ndarray, attributes: Mapping[str, str]) -> int:
+        """Rank a person among the world's val people, all drawn in the state that was asked for.
+
+        The sum of squared pixel differences decides; chance gives rank 1 in 1 of their number.
+
+        Args:
+            picture: [3, H, W] uint8.
+            attributes: One person as it should be seen.
+
+        Returns:
+            1 for the best; ties count against the person.
+        """
+        names = [name for name, a in self.world.renderer.attributes.items() if a.identity]
+        own = {name: attributes[name] for name in names}
+        others = [person for person in self._gallery(names) if person != own][: GALLERY_SIZE - 1]
+        errors = [
+            ((self.world.renderer.image({**attributes, **person}) - picture.astype(int)) ** 2).sum()
+            for person in (own, *others)
+        ]
+        return 1 + sum(bool(error <= errors[0]) for error in errors[1:])
+
+    def _gallery(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """The identity attributes of the val people, each once."""
+        first = self.world.num_identities
+        found = []
+        for identity in range(first, first + self.world.num_val):
+            state = self.world.people.attributes_of(NUM_KINDS * identity + BASE)
+            found.append({name: state[name] for name in names})
+        return [person for number, person in enumerate(found) if person not in found[:number]]
+
+    def verdicts(self, images: Any, items: Sequence[Facts], sources: Any = None) -> list[Verdict]:
+        """Hold each picture against its attributes.
+
+        Correct: all of them are right. The score is the share that is right; guessing gives
+        0.30 of it.
+
+        Args:
+            images: [B, 3, H, W], a tensor or array; float in [-1, 1] or uint8.
+            items: B facts.
+            sources: Not looked at: facts say what was there before.
+
+        Raises:
+            ValueError: If images and facts differ in number, or a picture in size.
+        """
+        pictures = as_uint8(images)
+        readings = self.read(pictures, items)
+        return [
+            self._verdict(picture, reading, facts)
+            for picture, reading, facts in zip(pictures, readings, items, strict=True)
+        ]
+
+    def read(self, images: Any, facts: Sequence[Facts]) -> list[Attributes]:
         """Read every attribute of every picture.
 
         Args:
-            images: [B, 3, H, W] float in [-1, 1].
+            images: [B, 3, H, W], a tensor or array; float in [-1, 1] or uint8.
             facts: B facts; `facts["attributes"]` says what should be seen.
 
         Returns:
@@ -84,71 +171,87 @@ class AvatarReader:
         Raises:
             ValueError: If images and facts differ in number, or a picture in size.
         """
-        pixels = np.asarray(
-            images.detach().cpu() if hasattr(images, "detach") else images, dtype=np.float32
-        )
+        pixels = as_uint8(images).astype(np.float32)
         expected = (len(facts), 3, self.world.size, self.world.size)
         if pixels.shape != expected:
             raise ValueError(
                 f"images have shape {pixels.shape}, expected {expected}: one picture of the "
                 "world's size for each of the facts"
             )
-        pixels = (pixels + 1) * 127.5
         return [
             self._read_one(picture, fact["attributes"])
             for picture, fact in zip(pixels, facts, strict=True)
         ]
 
-    def accuracy(self, images: Tensor | np.ndarray, facts: Sequence[Facts]) -> AvatarAccuracy:
-        """Compare what is read with what the facts say.
+    def rank(self, picture: np.ndarray, attributes: Mapping[str, str]) -> int:
+        """Rank a person among the people of the val split, all drawn in the person's state.
+
+        The picture nearest by the sum of squared differences is rank 1. N people differ in what
+        stays with a person (hair, skin, ...); guessing gives rank 1 in 1 of N.
 
         Args:
-            images: [B, 3, H, W] float in [-1, 1].
-            facts: B facts, B at least 1.
+            picture: [3, H, W] uint8.
+            attributes: Who should be there, and in which state.
 
         Returns:
-            Shares in [0, 1].
+            1 for the nearest; ties count against the person.
         """
-        hits: dict[str, list[bool]] = {}
-        changed: list[bool] = []
-        kept: list[bool] = []
-        readings = self.read(images, facts)
-        for reading, fact in zip(readings, facts, strict=True):
-            for name, word in fact["attributes"].items():
-                right = reading[name] == word
-                hits.setdefault(name, []).append(right)
-                if fact.get("changed"):
-                    (changed if name in fact["changed"] else kept).append(right)
-        attributes = {name: float(np.mean(values)) for name, values in hits.items()}
-        return AvatarAccuracy(
-            mean=float(np.mean(list(attributes.values()))),
-            chance=float(np.mean([1 / len(self.words(name)) for name in attributes])),
-            attributes=attributes,
-            all_right=float(
-                np.mean([r == f["attributes"] for r, f in zip(readings, facts, strict=True)])
-            ),
-            changed=float(np.mean(changed)) if changed else None,
-            kept=float(np.mean(kept)) if kept else None,
-        )
+        others = [{**attributes, **person} for person in self.people]
+        drawn = [attributes, *(other for other in others if other != attributes)]
+        given = picture.astype(np.float32)
+        errors = np.array([((self._image(one) - given) ** 2).sum() for one in drawn])
+        return 1 + int((errors[1:] <= errors[0]).sum())
 
-    def can_read(self, facts: Sequence[Facts]) -> bool:
-        """Tell whether every item says which attributes should be seen."""
-        return bool(facts) and all("attributes" in fact for fact in facts)
+    @cached_property
+    def people(self) -> list[Attributes]:
+        """What stays with each person of the val split; nobody twice."""
+        world = self.world
+        stays = [
+            name for name, attribute in world.renderer.attributes.items() if attribute.identity
+        ]
+        rows = range(NUM_KINDS * world.num_identities, world.num_images, NUM_KINDS)
+        found = {tuple(world.people.attributes_of(row)[name] for name in stays) for row in rows}
+        return [dict(zip(stays, words, strict=True)) for words in sorted(found)]
 
     def words(self, name: str) -> tuple[str, ...]:
         """Return the words of an attribute; left_shirt has those of shirt."""
         return self.world.renderer.attributes[base_name(name)].words
 
-    def _read_one(self, picture: np.ndarray, attributes: Mapping[str, str]) -> dict[str, str]:
+    def _read_one(self, picture: np.ndarray, attributes: Mapping[str, str]) -> Attributes:
         read = dict(attributes)
         for _ in range(MAX_ROUNDS):
             before = dict(read)
             for name in attributes:
                 errors = [
-                    ((self.world.renderer.image({**read, name: word}) - picture) ** 2).sum()
+                    ((self._image({**read, name: word}) - picture) ** 2).sum()
                     for word in self.words(name)
                 ]
                 read[name] = self.words(name)[int(np.argmin(errors))]
             if read == before:
                 break
         return read
+
+    def _image(self, attributes: Mapping[str, str]) -> np.ndarray:
+        return self.world.renderer.image(attributes)
+
+    def _verdict(self, picture: np.ndarray, reading: Attributes, facts: Facts) -> Verdict:
+        wanted = facts["attributes"]
+        right = {name: float(reading[name] == word) for name, word in wanted.items()}
+        reasons = [
+            f"expected {name} {word}, found {reading[name]}"
+            for name, word in wanted.items()
+            if not right[name]
+        ]
+        parts = dict(right)
+        if changed := facts.get("changed"):
+            kept = [right[name] for name in wanted if name not in changed]
+            parts["changed"] = float(np.mean([right[name] for name in changed]))
+            parts |= {"kept": float(np.mean(kept))} if kept else {}
+            if not is_pair(wanted) and self._is_state(changed):
+                rank = self.rank(picture, wanted)
+                parts |= {"rank1": float(rank == 1), "mrr": 1 / rank}
+        score = float(np.mean(list(right.values())))
+        return Verdict(not reasons, score, "\n".join(reasons), parts, [dict(reading)])
+
+    def _is_state(self, names: Sequence[str]) -> bool:
+        return not any(self.world.renderer.attributes[name].identity for name in names)

@@ -123,7 +123,8 @@ def _wrong_position(
     for item in found:
         for other in others:
             if relation not in (true := relative_position(item, other)):
-                return f"expected {name} {relation} target, found {' and '.join(sorted(true))} target"
+                found_at = " and ".join(sorted(true))
+                return f"expected {name} {relation} target, found {found_at} target"
     return None
 
 
@@ -136,17 +137,18 @@ def strict(
     ways to give each its own detection, the best one counts.
 
     Args:
-        detections: All that was seen, unknown shapes too.
+        detections: All that was seen, unknown shapes too; a "mark" on one is another object.
         include: Clauses that must be met, each by its own objects.
         exclude: Clauses whose "count" must not be reached.
     """
     slots = [number for number, clause in enumerate(include) for _ in range(clause["count"])]
-    count_right = len(detections) == len(slots)
+    there = sum(1 + bool(item.get("mark")) for item in detections)
+    count_right = there == len(slots)
     met, total = _best_match(detections[:_MOST_OBJECTS], include, slots)
     lenient, reason = geneval_rule(detections, include, exclude)
     correct = count_right and met == total
     if not correct and not count_right:
-        extra = f"expected {len(slots)} objects, found {len(detections)}"
+        extra = f"expected {len(slots)} objects, found {there}"
         reason = f"{reason}\n{extra}" if reason else extra
     elif not correct and lenient:
         reason = "no way to give every clause objects of its own"

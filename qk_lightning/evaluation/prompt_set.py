@@ -18,7 +18,7 @@ from PIL import Image
 from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.item import Item
-from qk_lightning.evaluation.suite import Suite
+from qk_lightning.evaluation.suite import Count, Suite
 
 PROMPTS = "prompts.jsonl"
 HEADER = "prompt_set.json"
@@ -73,7 +73,7 @@ class PromptSet:
 def make_prompt_set(
     suite: Suite,
     worlds: Mapping[str, World],
-    count: int | None = None,
+    count: Count = None,
     seed: int = 0,
     tasks: Sequence[str] | None = None,
 ) -> PromptSet:
@@ -82,7 +82,7 @@ def make_prompt_set(
     Args:
         suite: the suite.
         worlds: the worlds by kind, prepared.
-        count: the most items of one world and task; None = all.
+        count: the most items of one world and task, or that by task; None = all.
         seed: of the noise.
         tasks: tasks that count; None = all.
     """

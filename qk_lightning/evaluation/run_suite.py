@@ -30,9 +30,11 @@ from qk_lightning.evaluation.score import (
     score_pictures,
     write_results,
 )
-from qk_lightning.evaluation.suite import ALL, Suite, open_suite, suite_names
+from qk_lightning.evaluation.suite import ALL, Count, Suite, open_suite, suite_names
 from qk_lightning.parts.base import Part
 from qk_lightning.systems.query_kontext import QueryKontext
+
+OWN_ITEMS = 256
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ class Request:
     """How much of a suite is scored.
 
     Args:
-        count: the most items of one world and task; None = all.
+        count: the most items of one world and task, or that by task; None = all.
         num_samples: pictures of each item.
         seed: of the first picture's noise.
     """
 
-    count: int | None = None
+    count: Count = None
     num_samples: int = 1
     seed: int = 0
 
@@ -181,6 +183,9 @@ def own_shuffled(
         Value by metric.
     """
     here = [item for item in prompts.items if item.id in images]
+    if len(here) > OWN_ITEMS:  # a level needs no more
+        chosen = np.random.default_rng(0).permutation(len(here))[:OWN_ITEMS]
+        here = [here[place] for place in sorted(chosen.tolist())]
     if not here:
         return {}
     swapped = {item.id: images[other.id] for item, other in shuffled(here)}

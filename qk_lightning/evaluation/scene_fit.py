@@ -22,6 +22,7 @@ _GAIN = (0.75, 1.6)  # how far the first guess of the contrast may be off
 _STEPS = 2  # of Gauss-Newton
 _MUST_TRY = 2.5  # shapes whose first error is within this many times the least are moved, too
 _TRIED = 3  # at most
+_INSIDE = 0.8  # of the radius; a hole or a mark is within
 _SAME_COLOUR = 0.9  # cosine of two contrasts
 _SMOOTHING = 0.8  # pixels; differences are smoothed, so that noise does not count
 _SMOOTHED_NOISE = 1 / (2 * np.sqrt(np.pi) * _SMOOTHING)  # share of its deviation that is left
@@ -186,22 +187,20 @@ def _moments(window: Window, seen: np.ndarray) -> np.ndarray:
 
 def _templates(window: Window, shapes: tuple[str, ...], place: np.ndarray) -> np.ndarray:
     """Shapes at a place in all sizes and blurs, [L, K, S, P]."""
-    x, y, radius = place
-    h, w = window.weights.shape
-    sharp = [coverage(shapes, x, y, radius * s, window.left, window.top, h, w) for s in _SIZES]
-    return blurred(np.stack(sharp), BLURS).reshape(len(BLURS), len(_SIZES), len(shapes), h * w)
+    places = place * np.array([[1, 1, size] for size in _SIZES])
+    sharp = coverage(shapes, places, window.left, window.top, *window.weights.shape)
+    return blurred(sharp, BLURS).reshape(len(BLURS), len(_SIZES), len(shapes), -1)
 
 
 def _parts(
-    window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray
+    window: Window, shape: str, mark: str | None, blur: float, places: np.ndarray
 ) -> np.ndarray:
-    """What share of each pixel has each colour, [J, h, w]."""
-    x, y, radius = place
+    """What share of each pixel has each colour at each of Q places, [Q, J, h, w]."""
     where = (window.left, window.top, *window.weights.shape)
-    outer = coverage((shape,), x, y, radius, *where)
+    outer = coverage((shape,), places, *where)
     if mark is not None:
-        inner = coverage((mark,), x, y, radius * MARK_SCALE, *where)
-        outer = np.concatenate([outer - inner, inner])
+        inner = coverage((mark,), places * [1, 1, MARK_SCALE], *where)
+        outer = np.concatenate([outer - inner, inner], axis=1)
     return blurred(outer, (blur,))[0]
 
 
@@ -213,22 +212,23 @@ def _colours(window: Window, parts: np.ndarray) -> np.ndarray:
     return np.linalg.solve(power, weighted @ window.pixels.reshape(-1, 3))
 
 
-def _moved(
-    window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray
-) -> Fit:
+def _drawn(parts: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Lay colours [J, 3] over parts [J, h, w]: [h, w, 3]."""
+    return np.tensordot(parts, colours.astype(np.float32), axes=(0, 0))
+
+
+def _moved(window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray) -> Fit:
     """Move and scale an outline by Gauss-Newton steps; its colours are linear."""
     step = 0.25  # pixels
+    steps = step * np.eye(4, 3, k=-1)  # where it is, then a step along x, y and radius
     root = np.sqrt(window.weights)[..., None]
     for _ in range(_STEPS):
-        parts = _parts(window, shape, mark, blur, place)
+        parts, *moved = _parts(window, shape, mark, blur, place + steps)
         colours = _colours(window, parts)
-        drawn = np.einsum("jhw,jc->hwc", parts, colours)
-        columns = []
-        for unit in np.eye(3):
-            moved = _parts(window, shape, mark, blur, place + step * unit) - parts
-            columns.append(root * np.einsum("jhw,jc->hwc", moved, colours) / step)
+        drawn = _drawn(parts, colours)
+        columns = [root * _drawn(other - parts, colours) / step for other in moved]
         for part in parts:  # the colours give way while the outline moves
-            columns += [root * part[..., None] * channel for channel in np.eye(3)]
+            columns += [root * part[..., None] * channel for channel in np.eye(3, dtype="f")]
         design = np.stack(columns).reshape(len(columns), -1)
         power = design @ design.T
         power[np.diag_indices_from(power)] += 1e-4 * power.diagonal() + 1e-3
@@ -241,16 +241,17 @@ def _moved(
     return _as_fit(window, shape, mark, blur, place)
 
 
-def _as_fit(
-    window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray
-) -> Fit:
-    parts = _parts(window, shape, mark, blur, place)
+def _as_fit(window: Window, shape: str, mark: str | None, blur: float, place: np.ndarray) -> Fit:
+    (parts,) = _parts(window, shape, mark, blur, place[None])
     colours = _colours(window, parts)
-    rest = (window.pixels - np.einsum("jhw,jc->hwc", parts, colours)) * window.weights[..., None]
+    rest = (window.pixels - _drawn(parts, colours)) * window.weights[..., None]
     outline = parts.sum(0)
     apart = np.sqrt((blurred(np.moveaxis(rest, -1, 0), (_SMOOTHING,))[0] ** 2).sum(0))
     apart = np.maximum(apart - np.sqrt(3) * _SMOOTHED_NOISE * window.noise, 0)
-    within = ndimage.binary_fill_holes(outline > 0.6)
+    h, w = outline.shape
+    down = np.arange(h)[:, None] + (0.5 + window.top - place[1])
+    right = np.arange(w) + (0.5 + window.left - place[0])
+    within = (outline > 0.6) | (down**2 + right**2 < (_INSIDE * place[2]) ** 2)
     return Fit(
         shape=shape,
         mark=mark,

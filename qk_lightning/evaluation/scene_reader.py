@@ -1,196 +1,152 @@
-"""Reading scenes off pictures: which objects where, in which colours, on which background.
+"""The reader of the scenes world: pictures and facts in, verdicts out.
 
-Segments come from scene_segments.py, outlines from scene_fit.py; what was asked for is held
-against them in scene_verdicts.py. Nothing here is learned and nothing calls the renderer.
-[H, W] pixels of 3 channels in 0..255.
+Reading is in scene_reading.py, judging in scene_verdicts.py, identities in subject_gallery.py.
+B pictures of 3 x H x W; places are in picture sides.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
-from qk_lightning.data.worlds.scene_graph import BACKGROUNDS, COLOURS
-from qk_lightning.evaluation import scene_segments as seg
-from qk_lightning.evaluation.scene_fit import Fit, Window, fit_marked, fit_shape, window_of
+from qk_lightning.data.worlds.scene_graph import SHAPES, SMALL_SHAPES, Scene
+from qk_lightning.evaluation import scene_verdicts as verdicts
+from qk_lightning.evaluation.scene_reading import SceneReading, read_scene
+from qk_lightning.evaluation.scene_templates import coverage
+from qk_lightning.evaluation.subject_gallery import Identity, gallery_rank, identity_of
+from qk_lightning.evaluation.verdict import Verdict, as_uint8
 
-MIN_IOU = 0.8  # an outline that fits worse is of no known shape
-UNKNOWN = "unknown"
-_GOOD_IOU = 0.9  # a fit this good, ...
-_LEFT_OVER = 24.0  # ... and this near in 0..255 within the outline, is not taken apart
-_MARKED_IOU = 0.85
-_MARK_LEAVES = 0.6  # of what one colour leaves over, at most
-_CLEARLY_BETTER = 0.05  # in the worst outline's IoU, if one outline would do
-_CUTS = (0.5, 0.65)  # shares of a piece's contrast between two objects
-_MAX_DEPTH = 2
+OVER_EDIT_LEVEL = 0.04  # of the range of values, in the channel that differs most
+SUBJECT_TASKS = ("customised", "multi_subject")
 
 
-@dataclass(frozen=True)
-class Detection:
-    """One object that was read.
+class SceneReader:
+    """Reads scenes by laying outlines over what stands out from the background.
 
-    Args:
-        shape: One of SHAPES, or UNKNOWN.
-        colour: One of COLOURS.
-        box: x1, y1, x2, y2 in pixels.
-        x: Centroid in picture sides.
-        y: Centroid in picture sides.
-        size: Radius of the circle of equal area, in picture sides.
-        iou: How well the outline fits, 0 to 1.
-        mark: Shape of the mark; None without.
-        mark_colour: One of COLOURS; None without a mark.
-    """
+    Which verdict an item gets follows from its facts: edits have a "source_scene"; the tag
+    "reconstruction" asks for the whole scene again; marked objects are subjects, told from a
+    gallery; all else is a caption. The parts of each are listed in scene_verdicts.py; edits also
+    have "over_edit" where the source is given.
 
-    shape: str
-    colour: str
-    box: tuple[float, float, float, float]
-    x: float
-    y: float
-    size: float
-    iou: float
-    mark: str | None = None
-    mark_colour: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; the shape is called "class", as GenEval does."""
-        values = asdict(self)
-        return {"class": values.pop("shape"), **values, "box": list(self.box)}
-
-
-@dataclass(frozen=True)
-class SceneReading:
-    """What was read off one picture.
+    Known limits: two objects of one colour that touch are read as one of an unknown shape unless
+    a place between them is paler, and a mark of nearly the background's colour is read as a hole.
 
     Args:
-        objects: The best fitting outline first.
-        background: One of BACKGROUNDS.
-        background_colour: sRGB as it was measured.
+        size: Pixels of a picture's side.
+        shapes: The shapes there may be; by default those of the scenes world at this size.
+        gallery: N subjects that a drawn subject is told from.
     """
 
-    objects: tuple[Detection, ...]
-    background: str
-    background_colour: tuple[float, float, float]
+    version = "scenes-1"
+
+    def __init__(
+        self,
+        size: int,
+        shapes: Sequence[str] | None = None,
+        gallery: Sequence[Identity] = (),
+    ) -> None:
+        self.size = size
+        self.shapes = tuple(shapes or (SMALL_SHAPES if size < 64 else SHAPES))
+        self.gallery = tuple(gallery)
+
+    def read(self, image: np.ndarray) -> SceneReading:
+        """Read one picture.
+
+        Args:
+            image: [3, H, W], float in [-1, 1] or uint8.
+        """
+        return read_scene(as_uint8(image), self.shapes)
+
+    def verdicts(
+        self, images: Any, items: Sequence[Mapping[str, Any]], sources: Any = None
+    ) -> list[Verdict]:
+        """Hold each picture against its facts.
+
+        Args:
+            images: [B, 3, H, W], float in [-1, 1] or uint8.
+            items: `Sample.facts` of each picture.
+            sources: The pictures that were edited, as `images`; None where nothing was.
+
+        Raises:
+            ValueError: If pictures and facts differ in number, or a picture in size.
+        """
+        pictures = as_uint8(images)
+        expected = (len(items), 3, self.size, self.size)
+        if pictures.shape != expected:
+            raise ValueError(
+                f"images have shape {pictures.shape}, expected {expected}: one picture of the "
+                "world's size for each of the facts"
+            )
+        before = [None] * len(items) if sources is None else list(as_uint8(sources))
+        return [
+            self._verdict(picture, facts, source)
+            for picture, facts, source in zip(pictures, items, before, strict=True)
+        ]
+
+    def _verdict(
+        self, picture: np.ndarray, facts: Mapping[str, Any], source: np.ndarray | None
+    ) -> Verdict:
+        reading = read_scene(picture, self.shapes)
+        if "source_scene" in facts:
+            verdict = verdicts.edit_verdict(reading, facts)
+            if source is None:
+                return verdict
+            share = over_edit(picture, source, facts)
+            return replace(verdict, parts={**verdict.parts, "over_edit": share})
+        if facts.get("tag") == "reconstruction":
+            return verdicts.copy_verdict(reading, facts)
+        if facts.get("tag") in SUBJECT_TASKS:
+            return verdicts.subject_verdict(reading, facts, self._ranks(picture, reading, facts))
+        return verdicts.caption_verdict(reading, facts)
+
+    def _ranks(
+        self, picture: np.ndarray, reading: SceneReading, facts: Mapping[str, Any]
+    ) -> list[list[int]]:
+        """The rank of each subject at each detection."""
+        return [
+            [
+                gallery_rank(
+                    picture,
+                    reading.background_colour,
+                    (seen.x, seen.y, seen.size),
+                    identity_of(item),
+                    self.gallery,
+                )
+                for seen in reading.objects
+            ]
+            for item in Scene.from_dict(facts["scene"]).objects
+        ]
 
 
-def read_scene(picture: np.ndarray, shapes: tuple[str, ...]) -> SceneReading:
-    """Read one picture.
+def over_edit(picture: np.ndarray, source: np.ndarray, facts: Mapping[str, Any]) -> float:
+    """Return the share of pixels that changed though they should not.
+
+    A pixel counts as changed where some channel differs by more than 0.04 of the range. Pixels
+    within one of a changed object are left out; of a changed background, all but what the other
+    objects cover fully. A codec changes pixels, too: compare with what it does to the source.
 
     Args:
         picture: [3, H, W] uint8.
-        shapes: The shapes there may be.
+        source: [3, H, W] uint8.
+        facts: "source_scene" and "scene".
     """
-    canvas = np.moveaxis(np.asarray(picture, dtype=np.float32), 0, -1)
-    background = seg.background_of(canvas)
-    contrast = seg.contrast_map(canvas, background)
-    pieces = seg.segments(contrast)
-    noise = seg.noise_of(canvas, background)
-    explainer = _Explainer(canvas - background, contrast, noise, shapes)
-    objects = [
-        _detection(window, fit, background, canvas.shape[0])
-        for number, piece in enumerate(pieces)
-        for window, fit in explainer.explain(piece, pieces[:number] + pieces[number + 1 :])
-    ]
-    return SceneReading(
-        objects=tuple(sorted(objects, key=lambda item: -item.iou)),
-        background=seg.nearest_name(background, BACKGROUNDS),
-        background_colour=(float(background[0]), float(background[1]), float(background[2])),
-    )
+    before, after = Scene.from_dict(facts["source_scene"]), Scene.from_dict(facts["scene"])
+    size = picture.shape[-1]
+    kept = set(before.objects) & set(after.objects)
+    changed = np.zeros((size, size), bool)
+    for item in set(before.objects) ^ set(after.objects):
+        changed |= _covered(item, size) > 0
+    if before.background != after.background:
+        changed |= np.all([_covered(item, size) < 1 for item in kept] or [changed | True], axis=0)
+    free = ~ndimage.binary_dilation(changed, np.ones((3, 3), bool))
+    differs = abs(picture.astype(int) - source.astype(int)).max(0) > 255 * OVER_EDIT_LEVEL
+    return float(differs[free].mean()) if free.any() else 0.0
 
 
-@dataclass(frozen=True)
-class _Explainer:
-    """Explains pieces of one picture by outlines.
-
-    Args:
-        pixels: [H, W, 3], the picture less its background.
-        contrast: [H, W] of `seg.contrast_map`.
-        noise: `seg.noise_of` the picture.
-        shapes: The shapes there may be.
-    """
-
-    pixels: np.ndarray
-    contrast: np.ndarray
-    noise: float
-    shapes: tuple[str, ...]
-
-    def explain(
-        self, piece: np.ndarray, others: list[np.ndarray], depth: int = 0
-    ) -> list[tuple[Window, Fit]]:
-        """Return the outlines that make up a piece: one, unless several explain it better."""
-        window = window_of(self.pixels, piece, seg.owners([piece, *others])[0], self.noise)
-        whole = fit_shape(window, self.shapes)
-        plain = whole.left_over < _LEFT_OVER
-        if plain and whole.iou >= _GOOD_IOU:
-            return [(window, whole)]
-        if marked := self._marked(window, whole):
-            return [(window, marked)]
-        best, score = [(window, whole)], whole.iou
-        if plain and whole.iou >= MIN_IOU:
-            score += _CLEARLY_BETTER
-        for parts in self._ways(piece) if depth < _MAX_DEPTH else ():
-            found = [
-                pair
-                for number, part in enumerate(parts)
-                for pair in self.explain(
-                    part, others + parts[:number] + parts[number + 1 :], depth + 1
-                )
-            ]
-            worst = min(fit.iou for _, fit in found)
-            if worst > score and _apart([fit for _, fit in found]):
-                best, score = found, worst
-        return best
-
-    def _marked(self, window: Window, whole: Fit) -> Fit | None:
-        """Return the outline with a mark, if it explains much of what one colour leaves over."""
-        fit = fit_marked(window)
-        explains = fit.left_over < _MARK_LEAVES * whole.left_over
-        better = fit.iou > whole.iou + _CLEARLY_BETTER
-        return fit if (explains or better) and fit.iou >= _MARKED_IOU else None
-
-    def _ways(self, piece: np.ndarray) -> Iterator[list[np.ndarray]]:
-        """Give the ways to take a piece apart."""
-        for share in _CUTS:
-            parts = seg.split_by_contrast(self.contrast, piece, share)
-            if len(parts) > 1:
-                yield parts
-        smooth = seg.smoothed(self.pixels)
-        length = np.sqrt((smooth**2).sum(-1, keepdims=True)) + 1e-6
-        for values in (smooth / length, smooth):
-            parts = seg.split_by_colour(values, piece)
-            if len(parts) > 1:
-                yield parts
-
-
-def _apart(fits: list[Fit]) -> bool:
-    """Tell whether no outline lies within another: the rim of a blurred object is none."""
-    return all(
-        math.hypot(a.x - b.x, a.y - b.y) > max(a.radius, b.radius)
-        for number, a in enumerate(fits)
-        for b in fits[:number]
-    )
-
-
-def _detection(window: Window, fit: Fit, background: np.ndarray, size: int) -> Detection:
-    covered = fit.coverage >= min(0.5, float(fit.coverage.max()))
-    rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
-    names = [seg.nearest_name(background + contrast, COLOURS) for contrast in fit.contrasts]
-    return Detection(
-        shape=fit.shape if fit.iou >= MIN_IOU else UNKNOWN,
-        colour=names[0],
-        box=(
-            float(window.left + columns[0]),
-            float(window.top + rows[0]),
-            float(window.left + columns[-1] + 1),
-            float(window.top + rows[-1] + 1),
-        ),
-        x=fit.x / size,
-        y=fit.y / size,
-        size=fit.radius / size,
-        iou=fit.iou,
-        mark=fit.mark,
-        mark_colour=names[1] if fit.mark else None,
-    )
+def _covered(item: Any, size: int) -> np.ndarray:
+    place = size * np.array([[item.x, item.y, item.size]])
+    return coverage((item.shape,), place, 0, 0, size, size)[0, 0]

@@ -107,12 +107,20 @@ def _joined(pieces: list[np.ndarray]) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     for piece in pieces:
         for number, outer in enumerate(found):
-            if not (piece & ~ndimage.binary_fill_holes(outer)).any():
+            if _within(piece, outer):
                 found[number] = outer | piece
                 break
         else:
             found.append(piece)
     return found
+
+
+def _within(piece: np.ndarray, outer: np.ndarray) -> bool:
+    for axis in (0, 1):  # cheaper than filling holes
+        spans = [np.flatnonzero(mask.any(axis))[[0, -1]] for mask in (piece, outer)]
+        if spans[0][0] <= spans[1][0] or spans[0][1] >= spans[1][1]:
+            return False
+    return not (piece & ~ndimage.binary_fill_holes(outer)).any()
 
 
 def split_by_contrast(contrast: np.ndarray, piece: np.ndarray, share: float) -> list[np.ndarray]:
@@ -164,6 +172,8 @@ def owners(pieces: list[np.ndarray]) -> list[np.ndarray]:
     Args:
         pieces: Masks [H, W] that do not overlap.
     """
+    if not pieces:
+        return []
     label = np.zeros(pieces[0].shape, np.int32)
     for number, piece in enumerate(pieces):
         label[piece] = number + 1

@@ -1,7 +1,7 @@
 """What share of each pixel a shape covers, for any place and size, from the outlines alone.
 
 Not the renderer: only `scene_graph.inside` is shared with it. Pixel i spans [i, i + 1].
-S shapes, K sizes, L blurs, h x w pixels of a window.
+S shapes, Q places, L blurs, h x w pixels of a window.
 """
 
 from __future__ import annotations
@@ -34,34 +34,42 @@ def _tables(shapes: tuple[str, ...]) -> np.ndarray:
 
 
 def coverage(
-    shapes: Sequence[str], x: float, y: float, radius: float, left: int, top: int, h: int, w: int
+    shapes: Sequence[str], places: np.ndarray, left: int, top: int, h: int, w: int
 ) -> np.ndarray:
     """Return the share of each pixel of a window that shapes cover.
 
     Args:
         shapes: S of SHAPES.
-        x: Centroid in pixels, to the right.
-        y: Centroid in pixels, down.
-        radius: Of the circle of equal area, in pixels.
+        places: [Q, 3], each x and y of the centroid and the radius of the circle of equal area,
+            in pixels.
         left: First column of the window.
         top: First row of the window.
         h: Rows of the window.
         w: Columns of the window.
 
     Returns:
-        [S, h, w] float32 in [0, 1].
+        [Q, S, h, w] float32 in [0, 1].
     """
-    table = _tables(tuple(shapes))
-    rows, row_part = _grid(np.arange(top, top + h + 1), y, radius)
-    columns, column_part = _grid(np.arange(left, left + w + 1), x, radius)
-    below = table[:, rows] * (1 - row_part)[:, None] + table[:, rows + 1] * row_part[:, None]
-    below = below[:, :, columns] * (1 - column_part) + below[:, :, columns + 1] * column_part
-    area = below[:, 1:, 1:] - below[:, 1:, :-1] - below[:, :-1, 1:] + below[:, :-1, :-1]
-    return np.clip(area * radius**2, 0, 1)
+    x, y, radius = np.asarray(places, dtype=np.float32).T[..., None]
+    rows, down = _grid(np.arange(top, top + h + 1), y, radius)
+    columns, right = _grid(np.arange(left, left + w + 1), x, radius)
+    table = _tables(tuple(shapes)).reshape(len(shapes), -1)
+    width = _CELLS + 1
+    corner = rows[:, :, None] * width + columns[:, None, :]  # [Q, h + 1, w + 1]
+    down, right = down[:, :, None], right[:, None, :]
+    upper, lower = (
+        table.take(corner + step, 1) * (1 - right) + table.take(corner + step + 1, 1) * right
+        for step in (0, width)
+    )
+    below = upper + down * (lower - upper)  # [S, Q, h + 1, w + 1]
+    area = np.diff(np.diff(below, axis=-1), axis=-2).swapaxes(0, 1)
+    return np.clip(area * (radius**2)[:, None, None], 0, 1)
 
 
-def _grid(edges: np.ndarray, centre: float, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where pixel edges fall in a table: cell and the part of it that is passed."""
+def _grid(
+    edges: np.ndarray, centre: np.ndarray, radius: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixel edges fall in a table: cell and the part of it that is passed, [Q, edges]."""
     place = ((edges - centre) / radius + _EXTENT) * (_CELLS / (2 * _EXTENT))
     place = np.clip(place, 0, _CELLS - 1e-3)
     cell = place.astype(np.intp)
@@ -95,4 +103,10 @@ def blurred(templates: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
         [L, ..., h, w].
     """
     h, w = templates.shape[-2:]
-    return np.stack([blur_matrix(s, h) @ templates @ blur_matrix(s, w) for s in sigmas])
+    flipped = np.swapaxes(templates, -1, -2)  # [..., w, h]
+    found = []
+    for sigma in sigmas:
+        high = (flipped.reshape(-1, h) @ blur_matrix(sigma, h)).reshape(flipped.shape)
+        wide = np.ascontiguousarray(np.swapaxes(high, -1, -2)).reshape(-1, w)
+        found.append((wide @ blur_matrix(sigma, w)).reshape(templates.shape))
+    return np.stack(found)

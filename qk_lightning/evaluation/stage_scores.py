@@ -26,7 +26,6 @@ from qk_lightning.evaluation.prompt_set import make_prompt_set, write_picture
 from qk_lightning.evaluation.run_suite import (
     Origin,
     Request,
-    own_shuffled,
     suites_for,
     summarise,
 )
@@ -37,6 +36,8 @@ from qk_lightning.systems.query_kontext import QueryKontext
 
 # Drawn after every stage, trained or not: alignment, and reconstruction through the VLM alone.
 ALWAYS = ("text_to_image", "reconstruction")
+SHARES = {"text_to_image": 1.0, "reconstruction": 0.5}  # of validation.num_images, by task
+OTHER_SHARE = 0.25
 MAX_GRID_PROMPT = 120
 
 
@@ -79,19 +80,23 @@ def score_stage(system: QueryKontext, data: DataModule, run: RunFolder) -> dict[
     shown: list[_Shown] = []
     with aside(run.path / EVALUATIONS / FINAL) as folder:
         for suite in suites:
-            prompts = make_prompt_set(suite, worlds, options.num_images, 0, tasks)
+            request = Request({task: _count(options.num_images, task) for task in tasks})
+            prompts = make_prompt_set(suite, worlds, request.count, 0, tasks)
             images = _draw(drawer, prompts.items, options.batch_size)
             rows = score_pictures(suite, worlds, prompts.items, images)
-            own = own_shuffled(prompts, worlds, images)
             origin = Origin(run.name, run.identity, drawer.settings)
-            request, codec = Request(options.num_images), system.autoencoder
-            summary = summarise(prompts, worlds, rows, own, request, origin, codec)
+            summary = summarise(prompts, worlds, rows, {}, request, origin, system.autoencoder)
             write_results(folder / suite.name, rows)
             write_json(folder / suite.name / SUMMARY, summary)
             scores |= {name: entry["value"] for name, entry in summary["metrics"].items()}
             shown += [_Shown(item, images[item.id], suite) for item in prompts.items]
     _keep_pictures(shown, worlds, options.num_grid, run.samples / FINAL)
     return scores
+
+
+def _count(num_images: int, task: str) -> int:
+    """Return how many pictures of a world and task are drawn: most where rows are compared."""
+    return max(1, round(num_images * SHARES.get(task, OTHER_SHARE)))
 
 
 def _draw(drawer: SystemDrawer, items: Sequence[Item], batch_size: int) -> dict[str, np.ndarray]:

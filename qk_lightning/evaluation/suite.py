@@ -20,11 +20,12 @@ from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.data.collate import spread
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.item import Item, Metric, Pictures, split_of
-from qk_lightning.evaluation.untouched import untouched_psnr
+from qk_lightning.evaluation.untouched import untouched_parts
 from qk_lightning.evaluation.verdict import Reader, Verdict
 
 ALL = "all"
 EDITS = ("transformation", "editing")
+Count = int | Mapping[str, int] | None  # of one world and task
 _READERS: WeakKeyDictionary[World, Reader] = WeakKeyDictionary()
 
 
@@ -72,7 +73,7 @@ class Suite(ABC):
     def items(
         self,
         worlds: Mapping[str, World],
-        count: int | None = None,
+        count: Count = None,
         seed: int = 0,
         tasks: Sequence[str] | None = None,
     ) -> list[Item]:
@@ -80,15 +81,16 @@ class Suite(ABC):
 
         Args:
             worlds: the worlds by kind, prepared.
-            count: the most items of one world and task; None = all.
+            count: the most items of one world and task, or that by task; None = all.
             seed: of the noise.
             tasks: tasks that count; None = all.
         """
         found = []
         for kind, task in self.offers(worlds, tasks):
             world = worlds[kind]
-            limit = world.num_samples(task, "val") if count is None else count
-            for indices in spread(world, task, "val", limit):
+            limit = limit_of(count, task)
+            wanted = world.num_samples(task, "val") if limit is None else limit
+            for indices in spread(world, task, "val", wanted):
                 found += [self.item(kind, world, task, index, seed) for index in indices]
         return found
 
@@ -131,7 +133,7 @@ class Suite(ABC):
     def verdicts(self, world: World, pictures: Pictures) -> list[Verdict]:
         """Hold pictures of one world and task against their facts.
 
-        To what the reader says of an edit, `untouched_psnr` is added.
+        To what the reader says of an edit, `untouched_psnr` and `over_edit` are added.
 
         Args:
             world: their world.
@@ -144,12 +146,10 @@ class Suite(ABC):
             return read
         samples = [world.sample(item.task, "val", item.index) for item in pictures.items]
         masks = [sample.edit_mask for sample in samples]
-        kept = untouched_psnr(pictures.images, pictures.sources, masks)
+        kept = untouched_parts(pictures.images, pictures.sources, masks)
         return [
-            verdict
-            if value is None
-            else replace(verdict, parts={**verdict.parts, "untouched_psnr": value})
-            for verdict, value in zip(read, kept, strict=True)
+            replace(verdict, parts={**verdict.parts, **parts})
+            for verdict, parts in zip(read, kept, strict=True)
         ]
 
     def scorer(self, world: World) -> str:
@@ -175,8 +175,20 @@ def _reader(world: World) -> Reader:
     from qk_lightning.evaluation.readers import reader_for
 
     if world not in _READERS:
-        _READERS[world] = reader_for(world)
+        reader = reader_for(world)
+        assert reader is not None, f"no reader for {type(world).__name__}"
+        _READERS[world] = reader
     return _READERS[world]
+
+
+def limit_of(count: Count, task: str) -> int | None:
+    """Return the most items of one world and task; None = all.
+
+    Args:
+        count: one number for all tasks, or numbers by task.
+        task: the task.
+    """
+    return count.get(task) if isinstance(count, Mapping) else count
 
 
 def suite_names() -> list[str]:

@@ -17,7 +17,7 @@ from difflib import SequenceMatcher
 from statistics import fmean
 
 from qk_lightning.data.sample import Split, World
-from qk_lightning.data.worlds.question import LONG, Question
+from qk_lightning.data.worlds.asked_question import LONG, Question
 
 PREFIX = "eval/understanding"
 NUM_TRAIN = 2000  # train questions of a world that the majority is taken of

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 MAX_PSNR = 100.0  # stands for equal pixels, as in systems/autoencoder.py
+VISIBLE = 0.04 * 255  # a change of the mean over channels would miss a tint
 
 
-def untouched_psnr(
+def untouched_parts(
     images: np.ndarray, sources: np.ndarray, masks: Sequence[np.ndarray | None]
-) -> list[float | None]:
-    """Measure the PSNR of each picture against its source where the edit may change nothing.
+) -> list[dict[str, float]]:
+    """Compare each picture with its source where the edit may change nothing.
 
-    psnr = 20 log10(255 / rms difference over the pixels outside the mask grown by one pixel).
+    untouched_psnr = 20 log10(255 / rms difference), in dB, at most 100;
+    over_edit = share of pixels whose most different channel differs by more than 0.04. A codec
+    alone changes some: its own share stands beside the score, as the ceiling.
 
     Args:
         images: [B, 3, H, W] uint8.
         sources: [B, 3, H, W] uint8.
-        masks: B of [H, W] bool, True where the edit changes pixels; None if unknown.
+        masks: B of [H, W] bool, True where the edit changes pixels (grown by one pixel here, as
+            edges are mixed colours); None if unknown.
 
     Returns:
-        B values in dB, at most 100; None where the mask is unknown or covers everything.
+        B dictionaries; {} where the mask is unknown or covers everything.
     """
-    found: list[float | None] = []
+    found: list[dict[str, float]] = []
     for image, source, mask in zip(images, sources, masks, strict=True):
         free = None if mask is None else ~_grown(mask)
         if free is None or not free.any():
-            found.append(None)
+            found.append({})
             continue
-        difference = image.astype(np.float64)[:, free] - source[:, free]
+        difference = np.abs(image.astype(np.float64)[:, free] - source[:, free])
         error = float(np.sqrt((difference**2).mean()))
-        found.append(min(MAX_PSNR, 20 * np.log10(255 / error)) if error else MAX_PSNR)
+        psnr = min(MAX_PSNR, 20 * math.log10(255 / error)) if error else MAX_PSNR
+        over = float((difference.max(0) > VISIBLE).mean())
+        found.append({"untouched_psnr": psnr, "over_edit": over})
     return found
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
-    """Add the eight neighbours of every True pixel: edges are mixed colours."""
+    """Add the eight neighbours of every True pixel."""
     padded = np.pad(mask, 1)
     height, width = mask.shape
     shifted = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]

@@ -1,6 +1,6 @@
 """What a reader says about one picture. B pictures, 3 channels, H x W pixels.
 
-Readers are in scene_reader.py and avatar_reader.py; which reader reads which world is in readers.py.
+Readers are in scene_reader.py and avatar_reader.py; which one reads which world, in readers.py.
 """
 
 from __future__ import annotations

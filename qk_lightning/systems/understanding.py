@@ -19,7 +19,7 @@ from qk_lightning.assembly.weights import Entry
 from qk_lightning.data.collate import to_unit
 from qk_lightning.data.questions import QuestionData, Questions
 from qk_lightning.data.sample import World
-from qk_lightning.data.worlds.question import LONG, Question
+from qk_lightning.data.worlds.asked_question import LONG, Question
 from qk_lightning.evaluation.understanding import score_understanding
 from qk_lightning.systems.base import System
 

@@ -127,10 +127,11 @@ def test_a_cycle_of_defaults_is_found(root: Path) -> None:
 
 
 def test_every_shipped_preset_composes() -> None:
-    presets = [name for name in list_presets() if name.startswith("avatars/")]
-    assert len(presets) >= 7
+    worlds = ("avatars/", "laptop/", "scenes/")
+    presets = [name for name in list_presets() if name.startswith(worlds)]
+    assert len(presets) >= 16
     for name in presets:
-        if name not in ("avatars/base", "avatars/stage"):  # made to be built upon
+        if name not in ("laptop/base", "laptop/stage"):  # made to be built upon
             assert compose(name).cfg.system.name
 
 

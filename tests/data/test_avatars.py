@@ -187,6 +187,19 @@ def test_held_out_pairs_are_never_in_train_and_often_in_val(big_world):
     assert (seen[600:].mean(0) > 0.1).all() and (seen[600:].mean(0) < 0.5).all()
 
 
+def test_nobody_of_val_is_in_train(big_world):
+    people = big_world.people
+    looks = np.array(
+        [people.is_new(people.attributes_of(row)) for row in range(big_world.num_images)]
+    )
+    assert not looks[: NUM_KINDS * 600].any() and looks[NUM_KINDS * 600 :].all()
+    for split, kinds in (("train", []), ("val", ["identity"])):
+        for task in ("editing", "multi_subject"):
+            sample = big_world.sample(task, split, 0)
+            assert big_world.violations(sample)[-1:] == kinds
+            assert sample.facts["held_out"]["identity"] == bool(kinds)
+
+
 def test_attributes_are_balanced_in_train(big_world):
     for name, attribute in big_world.renderer.attributes.items():
         words = [big_world.people.attributes_of(NUM_KINDS * i)[name] for i in range(600)]

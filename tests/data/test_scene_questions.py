@@ -10,7 +10,7 @@ import pytest
 
 from qk_lightning.data.worlds import scene_asks, scene_facts
 from qk_lightning.data.worlds.facts import ALL_FACTS, FACTS
-from qk_lightning.data.worlds.question import (
+from qk_lightning.data.worlds.asked_question import (
     DESCRIBE,
     DRAW,
     EDIT,

@@ -20,6 +20,7 @@ from qk_lightning.evaluation.prompt_set import export, make_prompt_set
 from qk_lightning.evaluation.run_suite import Origin, Request, score_prompts, suites_for
 from qk_lightning.evaluation.score import find_pictures, score_folder
 from qk_lightning.evaluation.suite import Suite, open_suite, suite_names, worlds_of
+from qk_lightning.evaluation.untouched import untouched_parts
 from qk_lightning.evaluation.verdict import Verdict
 
 SETTINGS = {"run": "me", "identity": "1a", "num_inference_steps": 2, "guidance_scale": 1.0}
@@ -217,3 +218,18 @@ def test_suites_are_found_by_name_and_by_what_the_worlds_offer(worlds):
 def test_a_split_is_named_by_what_was_held_out():
     assert split_of({}) == split_of({"held_out": {"pair": False, "identity": True}}) == "seen"
     assert split_of({"held_out": {"pair": True, "phrasing": True}}) == "pair+phrasing"
+
+
+def test_over_edit_notices_a_tint_and_an_edge_is_free():
+    source = np.full((1, 3, 8, 8), 100, dtype=np.uint8)
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:4, 2:4] = True
+    edited = source.copy()
+    edited[0, :, 1:5, 1:5] = 0  # the edit and its edge
+    (parts,) = untouched_parts(edited, source, [mask])
+    assert parts == {"untouched_psnr": 100.0, "over_edit": 0.0}
+    edited[0, 0] += 22
+    (parts,) = untouched_parts(edited, source, [mask])
+    assert parts["over_edit"] == 1
+    assert parts["untouched_psnr"] == pytest.approx(20 * np.log10(255 / (22 / 3**0.5)))
+    assert untouched_parts(edited, source, [np.ones((8, 8), dtype=bool)]) == [{}]

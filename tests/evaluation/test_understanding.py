@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qk_lightning.data.worlds.question import DESCRIBE, FACT, LOOK, Question
+from qk_lightning.data.worlds.asked_question import DESCRIBE, FACT, LOOK, Question
 from qk_lightning.evaluation.understanding import (
     majority_answers,
     score,

@@ -8,7 +8,7 @@ from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 
 TEXT = """
-preset: avatars/stage3
+preset: laptop/stage3
 overrides: [all.system.context=queries]
 axes: {queries.num_queries: [1, 4, 16], connector: [mlp, enc_proj]}
 controls:

@@ -6,6 +6,7 @@ Pure functions of (seed, identity); nothing here draws pixels. Rows: 4 an identi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -21,14 +22,18 @@ from qk_lightning.data.worlds.avatar_tables import (
 BASE, EDITED, OTHER, PAIR = range(4)
 NUM_KINDS = 4
 HELD_OUT_SHARE = 0.1
+NEW_SHARE = 0.2  # of all that people can look like
 # Philox keys beside the identities' own, which count from 0.
 _PURPOSE_HELD_OUT = 2**62
 _PURPOSE_PAIR = 2**61
+_PURPOSE_NEW = 2**60
 
 
 class People:
     """The attributes of every row.
 
+    A fifth of all looks (combinations of the attributes that stay with a person) is new in val:
+    every person of val has one of them, nobody of train does, edited or not.
     Val identities take turns (identity modulo 4): 0 and 2 show no held-out pair of hair colour
     and background; 1 shows one in its base and pair, 3 in its other state.
 
@@ -47,6 +52,7 @@ class People:
         self.num_val = num_val
         self.seed = seed
         self.held_out = self._draw_held_out()
+        self.new_looks = self._draw_new_looks()
         self._states = [self._draw(identity) for identity in range(num_train + num_val)]
         self._backgrounds = [self._draw_pair(i) for i in range(num_train + num_val)]
 
@@ -70,6 +76,18 @@ class People:
         background = attributes["background"]
         return any((attributes[f"{s}hair_colour"], background) in self.held_out for s in sides)
 
+    def is_new(self, attributes: Mapping[str, str]) -> bool:
+        """Tell whether a person, or one of two, looks as nobody of train does."""
+        sides = (LEFT, RIGHT) if is_pair(attributes) else ("",)
+        return any(
+            tuple(attributes[side + name] for name in self._stays) in self.new_looks
+            for side in sides
+        )
+
+    @property
+    def _stays(self) -> list[str]:
+        return [name for name, attribute in self.attributes.items() if attribute.identity]
+
     def _rng(self, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, purpose]))
 
@@ -79,6 +97,17 @@ class People:
         count = round(HELD_OUT_SHARE * len(hair) * len(backgrounds))
         pairs = zip(rng.permutation(hair), rng.permutation(backgrounds), strict=False)
         return frozenset((str(h), str(b)) for h, b in list(pairs)[:count])
+
+    def _draw_new_looks(self) -> frozenset[tuple[str, ...]]:
+        """Draw equally many for each hair colour, as val needs some of each."""
+        rng, found = self._rng(_PURPOSE_NEW), []
+        looks = list(product(*(self.attributes[name].words for name in self._stays)))
+        place = self._stays.index("hair_colour")
+        for hair in self.attributes["hair_colour"].words:
+            of_hair = [look for look in looks if look[place] == hair]
+            count = max(1, round(NEW_SHARE * len(of_hair)))
+            found += [of_hair[index] for index in rng.permutation(len(of_hair))[:count]]
+        return frozenset(found)
 
     def _turn(self, identity: int) -> int:
         return 0 if identity < self.num_train else (identity - self.num_train) % 4
@@ -96,9 +125,7 @@ class People:
     def _draw(self, identity: int) -> tuple[Attributes, Attributes, Attributes]:
         """Return the base, edited and other state of an identity."""
         rng, turn = self._rng(identity), self._turn(identity)
-        base = {name: _pick(a.words, rng) for name, a in self.attributes.items()}
-        if turn in (1, 3):
-            base["hair_colour"] = _pick(sorted(h for h, _ in self.held_out), rng)
+        base = self._draw_base(identity, rng)
         hair = base["hair_colour"]
         base["background"] = _pick(self._backgrounds_seen(hair), rng)
         if turn == 1:
@@ -108,14 +135,26 @@ class People:
             other["background"] = self._partner(hair)
         return base, self._draw_edit(base, rng), other
 
+    def _draw_base(self, identity: int, rng: np.random.Generator) -> Attributes:
+        """Redraw until the look is one of the identity's split."""
+        while True:
+            base = {name: _pick(a.words, rng) for name, a in self.attributes.items()}
+            if self._turn(identity) in (1, 3):
+                base["hair_colour"] = _pick(sorted(h for h, _ in self.held_out), rng)
+            if self.is_new(base) == (identity >= self.num_train):
+                return base
+
     def _draw_edit(self, base: Attributes, rng: np.random.Generator) -> Attributes:
         """Change one attribute, never to a combination that was not there and is held out."""
-        name = _pick(list(self.attributes), rng)
-        options = [word for word in self.attributes[name].words if word != base[name]]
-        candidates = [{**base, name: word} for word in options]
-        if name in ("hair_colour", "background"):
-            candidates = [c for c in candidates if not self.is_held_out(c)]
-        return candidates[int(rng.integers(len(candidates)))]
+        for name in rng.permutation(list(self.attributes)):
+            options = [word for word in self.attributes[name].words if word != base[name]]
+            candidates = [{**base, str(name): word} for word in options]
+            candidates = [c for c in candidates if self.is_new(c) == self.is_new(base)]
+            if name in ("hair_colour", "background"):
+                candidates = [c for c in candidates if not self.is_held_out(c)]
+            if candidates:
+                return candidates[int(rng.integers(len(candidates)))]
+        raise AssertionError("a state can always be changed")
 
     def _draw_other(self, base: Attributes, rng: np.random.Generator) -> Attributes:
         """Redraw the state until at least two of its attributes differ from the base."""

@@ -25,7 +25,7 @@ from qk_lightning.data.worlds import avatar_text as text
 from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
-from qk_lightning.data.worlds.question import Question
+from qk_lightning.data.worlds.asked_question import Question
 
 NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
 # The kinds of a task's input images, then of its target; several layouts follow one another.
@@ -51,7 +51,8 @@ class Avatars(World):
     """People of a DiceBear style whose attributes are all known.
 
     About a tenth of the (hair colour, background) pairs never occurs in train; part of val shows
-    them, and `facts["held_out"]["pair"]` says where. No person of val is in train ("identity").
+    them, and `facts["held_out"]["pair"]` says where. No person of val is in train ("identity"):
+    a fifth of all looks is drawn in val alone.
 
     Args:
         size: Pixels of a picture's side, a multiple of 4.
@@ -64,7 +65,7 @@ class Avatars(World):
         ConfigError: If a number is out of range or a package is missing.
     """
 
-    version = 1
+    version = 2
     tasks = TASKS
 
     def __init__(
@@ -213,7 +214,7 @@ class Avatars(World):
         rows = (*sample.images, sample.target)
         shown = {
             "pair": any(self.people.is_held_out(self.people.attributes_of(row)) for row in rows),
-            "identity": max(rows) >= NUM_KINDS * self.num_identities,
+            "identity": any(self.people.is_new(self.people.attributes_of(row)) for row in rows),
         }
         return [kind for kind, is_shown in shown.items() if is_shown]
 

@@ -20,7 +20,7 @@ from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.schema import schema_of
 from qk_lightning.data.hashing import hash_uniform, mix
 from qk_lightning.data.sample import TASKS, Progress, Roles, Sample, Split, World, WorldPart
-from qk_lightning.data.worlds.question import LOOK, READ, Question
+from qk_lightning.data.worlds.asked_question import LOOK, READ, Question
 
 _PURPOSE_QUESTION = 2**62  # keeps the draw of a question's world apart from other draws
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from qk_lightning.data.sample import Split
 from qk_lightning.data.worlds.facts import Fact, facts_about
-from qk_lightning.data.worlds.question import FACT, FACT_IN_CONTEXT, Question
+from qk_lightning.data.worlds.asked_question import FACT, FACT_IN_CONTEXT, Question
 from qk_lightning.data.worlds.scene_asks import COUNTS
 from qk_lightning.data.worlds.scene_graph import COLOURS
 from qk_lightning.data.worlds.scene_text import plural, with_article

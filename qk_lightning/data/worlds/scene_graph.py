@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class Scene:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"objects": [asdict(item) for item in self.objects], "background": self.background}
+        return {"objects": [dict(vars(item)) for item in self.objects], "background": self.background}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scene:

@@ -18,7 +18,7 @@ from qk_lightning.data.sample import Split
 from qk_lightning.data.worlds import scene_asks as asks
 from qk_lightning.data.worlds import scene_facts
 from qk_lightning.data.worlds.facts import ALL_FACTS
-from qk_lightning.data.worlds.question import (
+from qk_lightning.data.worlds.asked_question import (
     DESCRIBE,
     DRAW,
     EDIT,

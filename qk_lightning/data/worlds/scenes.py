@@ -23,7 +23,7 @@ from qk_lightning.config.paths import cache_root
 from qk_lightning.data.disk_cache import image_table
 from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
 from qk_lightning.data.worlds import scene_art
-from qk_lightning.data.worlds.question import Question
+from qk_lightning.data.worlds.asked_question import Question
 from qk_lightning.data.worlds.scene_edits import Edit
 from qk_lightning.data.worlds.scene_graph import SHAPES, SMALL_SHAPES, Scene
 from qk_lightning.data.worlds.scene_items import (

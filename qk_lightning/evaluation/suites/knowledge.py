@@ -16,7 +16,7 @@ import numpy as np
 from qk_lightning.data.sample import World
 from qk_lightning.data.worlds.scene_graph import COLOURS, SIZES, Scene, SceneObject
 from qk_lightning.evaluation.item import SEEN, Item, Metric, Pictures
-from qk_lightning.evaluation.suite import Suite
+from qk_lightning.evaluation.suite import Count, Suite, limit_of
 from qk_lightning.evaluation.verdict import Verdict
 
 FACT, DIRECT = "fact", "direct"
@@ -46,7 +46,7 @@ class Knowledge(Suite):
     def items(
         self,
         worlds: Mapping[str, World],
-        count: int | None = None,
+        count: Count = None,
         seed: int = 0,
         tasks: Sequence[str] | None = None,
     ) -> list[Item]:
@@ -54,9 +54,9 @@ class Knowledge(Suite):
         from qk_lightning.data.worlds.scene_facts import knowledge_prompts
 
         found = []
-        for kind, _ in self.offers(worlds, tasks):
-            prompts = list(knowledge_prompts(worlds[kind]))
-            wanted = len(prompts) if count is None else min(len(prompts), max(1, count // 2))
+        for kind, task in self.offers(worlds, tasks):
+            prompts, limit = list(knowledge_prompts(worlds[kind])), limit_of(count, task)
+            wanted = len(prompts) if limit is None else min(len(prompts), max(1, limit // 2))
             chosen = np.linspace(0, len(prompts), wanted, endpoint=False).astype(int)
             for index in chosen.tolist():
                 found += [_item(kind, prompts[index], index, seed, form) for form in (FACT, DIRECT)]
