@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Facts = Mapping[str, Any]
 
 MAX_ROUNDS = 6
-GALLERY_SIZE = 100
 
 
 class AvatarReader:
@@ -55,87 +54,8 @@ class AvatarReader:
 
     version = "1"
 
-    version = "avatars-1"
-
     def __init__(self, world: Avatars) -> None:
         self.world = world
-
-    def verdicts(
-        self, images: Tensor | np.ndarray, items: Sequence[Facts], sources: Any = None
-    ) -> list[Verdict]:
-        """Hold each picture against its facts.
-
-        Correct: every attribute. The score is the share of the attributes that are right. Parts:
-        each attribute by name; where an instruction changed some, "changed" and "kept" (shares
-        right of those and of the others); for a person shown in another state "rank1" and "mrr"
-        (`identity_rank`).
-
-        Args:
-            images: [B, 3, H, W], float in [-1, 1] or uint8.
-            items: B facts; `facts["attributes"]` says what should be seen.
-            sources: Not needed.
-
-        Returns:
-            One verdict a picture; its only detection is what was read.
-        """
-        del sources
-        pictures = as_uint8(images)
-        readings = self.read(pictures.astype(np.float32) / 127.5 - 1, items)
-        return [
-            self._verdict(picture, reading, facts)
-            for picture, reading, facts in zip(pictures, readings, items, strict=True)
-        ]
-
-    def _verdict(
-        self, picture: np.ndarray, reading: Mapping[str, str], facts: Facts
-    ) -> Verdict:
-        wanted, changed = facts["attributes"], facts.get("changed") or []
-        right = {name: reading[name] == word for name, word in wanted.items()}
-        parts = {name: float(value) for name, value in right.items()}
-        if changed:
-            kept = [name for name in wanted if name not in changed]
-            for part, names in (("changed", changed), ("kept", kept)):
-                parts[part] = float(np.mean([right[name] for name in names]))
-        if len(changed) > 1:  # an edit changes one
-            rank = self.identity_rank(picture, wanted)
-            parts |= {"rank1": float(rank == 1), "mrr": 1 / rank}
-        wrong = [
-            f"expected {name} {word}, found {reading[name]}"
-            for name, word in wanted.items()
-            if not right[name]
-        ]
-        score = float(np.mean(list(right.values())))
-        return Verdict(not wrong, score, "\n".join(wrong), parts, [dict(reading)])
-
-    def identity_rank(self, picture: np.ndarray, attributes: Mapping[str, str]) -> int:
-        """Rank a person among the world's val people, all drawn in the state that was asked for.
-
-        The sum of squared pixel differences decides; chance gives rank 1 in 1 of their number.
-
-        Args:
-            picture: [3, H, W] uint8.
-            attributes: One person as it should be seen.
-
-        Returns:
-            1 for the best; ties count against the person.
-        """
-        names = [name for name, a in self.world.renderer.attributes.items() if a.identity]
-        own = {name: attributes[name] for name in names}
-        others = [person for person in self._gallery(names) if person != own][: GALLERY_SIZE - 1]
-        errors = [
-            ((self.world.renderer.image({**attributes, **person}) - picture.astype(int)) ** 2).sum()
-            for person in (own, *others)
-        ]
-        return 1 + sum(bool(error <= errors[0]) for error in errors[1:])
-
-    def _gallery(self, names: Sequence[str]) -> list[dict[str, str]]:
-        """The identity attributes of the val people, each once."""
-        first = self.world.num_identities
-        found = []
-        for identity in range(first, first + self.world.num_val):
-            state = self.world.people.attributes_of(NUM_KINDS * identity + BASE)
-            found.append({name: state[name] for name in names})
-        return [person for number, person in enumerate(found) if person not in found[:number]]
 
     def verdicts(self, images: Any, items: Sequence[Facts], sources: Any = None) -> list[Verdict]:
         """Hold each picture against its attributes.

@@ -19,13 +19,15 @@ from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import System
 
 STATISTICS_BATCHES = 16
+COMPONENT_BATCHES = 256
 MAX_PSNR = 100.0
 
 
 class Autoencoder(System):
-    """Reconstruction of a world's images through a Gaussian posterior.
+    """Reconstruction of a world's images, through a Gaussian posterior or a linear codec.
 
-    loss = L1 + mse_weight MSE + gradient_weight L1 of finite differences + kl_weight KL.
+    loss = L1 + mse_weight MSE + gradient_weight L1 of finite differences + kl_weight KL; a linear
+    codec is solved in closed form when the training ends, whatever its steps were.
 
     Args:
         config: the resolved configuration.
@@ -58,12 +60,17 @@ class Autoencoder(System):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one micro-batch of target images [B, 3, H, W]."""
-        posterior = self.autoencoder.posterior(batch.target)
+        target = batch.target
+        if self.is_linear:  # the closed form of `on_trained` replaces whatever is learned here
+            loss = functional.mse_loss(self.autoencoder(target), target)
+            self.log("train/loss", loss, batch_size=len(target))
+            return loss
+        posterior = self.autoencoder.posterior(target)
         raw = posterior.sample()
         images = self.autoencoder.decode(self.autoencoder.normalise(raw))
-        error = functional.l1_loss(images, batch.target)
-        error = error + self.mse_weight * functional.mse_loss(images, batch.target)
-        error = error + self.gradient_weight * difference_loss(images, batch.target)
+        error = functional.l1_loss(images, target)
+        error = error + self.mse_weight * functional.mse_loss(images, target)
+        error = error + self.gradient_weight * difference_loss(images, target)
         divergence = posterior.kl().mean() / raw[0].numel()
         self.log_dict({"train/error": error, "train/kl": divergence}, batch_size=len(raw))
         loss = error + self.kl_weight * divergence
@@ -77,16 +84,25 @@ class Autoencoder(System):
         self.log("val/psnr", psnr.mean(), batch_size=len(psnr))
         self.log("val/loss", functional.l1_loss(images, batch.target), batch_size=len(psnr))
 
+    @torch.no_grad()
     def on_trained(self, data: DataModule) -> None:
-        """Measure the latents' mean and standard deviation, so that they get unit variance."""
+        """Give the latents unit variance; a linear codec is solved as a whole."""
         loader = iter(data.train_dataloader())
-        with torch.no_grad():
-            raw = [
-                self.autoencoder.posterior(next(loader).target.to(self.device)).mode()
-                for _ in range(STATISTICS_BATCHES)
-            ]
+        if self.is_linear:
+            targets = [next(loader).target for _ in range(COMPONENT_BATCHES)]
+            self.autoencoder.fit_components(torch.cat(targets).to(self.device))
+            return
+        raw = [
+            self.autoencoder.posterior(next(loader).target.to(self.device)).mode()
+            for _ in range(STATISTICS_BATCHES)
+        ]
         channels = torch.cat(raw).transpose(0, 1).flatten(1)
         self.autoencoder.set_statistics(channels.mean(1), channels.std(1))
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the codec has a closed form in place of a posterior."""
+        return hasattr(self.autoencoder, "fit_components")
 
 
 def difference_loss(images: Tensor, target: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ def source_digest(cfg: DictConfig | None = None) -> dict[str, str]:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is not None:
             files[_outside_key(Path(file))] = Path(file)
-    return {key: _sha256(path) for key, path in sorted(files.items())}
+    # A file that was renamed while the run trained is no reason to lose the run.
+    return {key: _sha256(path) if path.is_file() else "gone" for key, path in sorted(files.items())}
 
 
 def source_changes(folder: RunFolder) -> list[str]:
