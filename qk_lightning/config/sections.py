@@ -112,7 +112,8 @@ class Validation:
     Args:
         every: steps between validations; 0 = at the end only.
         num_samples: validation samples a task for the loss.
-        num_images: pictures drawn a task for reconstruction, alignment and the sample grid.
+        num_images: pictures drawn a world and task for the suites and the sample grid.
+        suites: suites that are drawn and scored at the end; empty = all that fit.
         num_grid: how many of them are kept in the run folder.
         batch_size: samples a forward pass when pictures are drawn.
     """
@@ -120,6 +121,7 @@ class Validation:
     every: int = 0
     num_samples: int = 64
     num_images: int = 48
+    suites: list[str] = field(default_factory=list)
     num_grid: int = 6
     batch_size: int = 48
 

@@ -16,10 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.mixture import MixtureChecker
+from qk_lightning.config.paths import package_root
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
 from qk_lightning.config.sections import RANGES, SECTIONS, TOP_LEVEL, Lora, option_names
 
 HANDOVER = ("load", "merge", "new")
+SUITES = "evaluation/suites"  # a suite is a file there
 
 
 def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
@@ -249,6 +251,10 @@ class _Checker:
             if family not in families:
                 key = f"optimizer.lr_scale.{family}"
                 self._add(key, value, "a part of the system", did_you_mean(family, families))
+        suites = [file.stem for file in sorted((package_root() / SUITES).glob("[!_]*.py"))]
+        for name in checked["validation"]["suites"]:
+            if name not in suites:
+                self._add("validation.suites", name, "a suite", did_you_mean(name, suites))
         for task, weight in data["tasks"].items():
             if weight < 0:
                 self._add(f"data.tasks.{task}", weight, "a weight of 0 or more", "raise it")

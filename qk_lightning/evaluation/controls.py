@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ CODEC_BATCH = 64
 def control_levels(prompts: PromptSet, worlds: Mapping[str, World], codec: Part | None) -> Levels:
     """Score the controls of a prompt set; computed once and kept under the cache.
 
+    Kept by world and task: a run that trained more tasks than another finds what is known.
+
     Args:
         prompts: the prompt set.
         worlds: the worlds by kind.
@@ -45,16 +48,48 @@ def control_levels(prompts: PromptSet, worlds: Mapping[str, World], codec: Part 
     Returns:
         Value by metric name, by control.
     """
-    key = json.dumps([prompts.sha256, codec_digest(codec), *scorers(prompts, worlds)])
-    name = f"{prompts.suite.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    suite, metrics = prompts.suite, prompts.suite.metrics(prompts.items)
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in prompts.items:
+        groups.setdefault((item.world, item.task), []).append(item)
+    levels: Levels = {}
+    for control in CONTROLS:
+        if control not in suite.controls or (control == "recon" and codec is None):
+            continue
+        of_control = codec if control == "recon" else None
+        rows: list[dict[str, Any]] = []
+        for (kind, _), items in groups.items():
+            if control != "copy" or items[0].images:
+                rows += _kept_rows(control, suite, items, {kind: worlds[kind]}, of_control)
+        if rows:
+            found = summarise_rows(rows, metrics, with_interval=False)
+            levels[control] = {name: value.value for name, value in found.items()}
+    return levels
+
+
+def _kept_rows(
+    control: str,
+    suite: Suite,
+    items: Sequence[Item],
+    worlds: Mapping[str, World],
+    codec: Part | None,
+) -> list[dict[str, Any]]:
+    """Score a control's pictures of one world and task, or find the verdicts in the cache."""
+    (world,) = worlds.values()
+    key = [control, suite.name, suite.version, suite.scorer(world), world.fingerprint()]
+    key += [codec_digest(codec), *(item.to_row() for item in items)]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+    name = f"{suite.name}-{items[0].world}-{items[0].task}-{control}-{digest[:16]}.json"
     path = cache_root() / "controls" / name
 
     def build(file: Path) -> None:
-        """Score all controls."""
-        write_json(file, _compute(prompts, worlds, codec))
+        """Score the pictures; what was detected is of no use here."""
+        images = control_images(control, suite, items, worlds, codec)
+        rows = score_pictures(suite, worlds, items, images)
+        write_json(file, [{**row, "detections": []} for row in rows])
 
     build_once(path, _is_whole, build)
-    return dict(json.loads(path.read_text()))
+    return list(json.loads(path.read_text()))
 
 
 def scorers(prompts: PromptSet, worlds: Mapping[str, World]) -> list[str]:
@@ -87,22 +122,6 @@ def _is_whole(path: Path) -> bool:
         return bool(json.loads(path.read_text()))
     except (OSError, ValueError):
         return False
-
-
-def _compute(prompts: PromptSet, worlds: Mapping[str, World], codec: Part | None) -> Levels:
-    metrics = prompts.suite.metrics(prompts.items)
-    levels: Levels = {}
-    for control in CONTROLS:
-        if control not in prompts.suite.controls or (control == "recon" and codec is None):
-            continue
-        items = [item for item in prompts.items if item.images or control != "copy"]
-        if not items:
-            continue
-        images = control_images(control, prompts.suite, items, worlds, codec)
-        rows = score_pictures(prompts.suite, worlds, items, images)
-        found = summarise_rows(rows, metrics, with_interval=False)
-        levels[control] = {name: value.value for name, value in found.items()}
-    return levels
 
 
 def control_images(

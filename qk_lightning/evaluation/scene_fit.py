@@ -14,39 +14,18 @@ from scipy import ndimage
 
 from qk_lightning.data.worlds.scene_graph import MARK_SCALE, MARKED_SHAPES, MARKS
 from qk_lightning.evaluation.scene_templates import blurred, coverage
+from qk_lightning.evaluation.scene_window import Window, moments, strongest
 
 BLURS = (0.2, 0.75, 1.25)  # gaussian sigma in pixels
 _SIZES = (0.86, 0.95, 1.03)  # of the first guess
-_PAD = 4  # pixels of background around a segment that a fit looks at
 _GAIN = (0.75, 1.6)  # how far the first guess of the contrast may be off
 _STEPS = 2  # of Gauss-Newton
 _MUST_TRY = 2.5  # shapes whose first error is within this many times the least are moved, too
 _TRIED = 3  # at most
+_FAINT = 8.0  # less contrast in 0..255 is none: the rim that smoothing leaves around an object
 _INSIDE = 0.8  # of the radius; a hole or a mark is within
-_SAME_COLOUR = 0.9  # cosine of two contrasts
 _SMOOTHING = 0.8  # pixels; differences are smoothed, so that noise does not count
 _SMOOTHED_NOISE = 1 / (2 * np.sqrt(np.pi) * _SMOOTHING)  # share of its deviation that is left
-
-
-@dataclass(frozen=True)
-class Window:
-    """The pixels a fit looks at.
-
-    Args:
-        pixels: [h, w, 3] float32, the picture less its background.
-        weights: [h, w] float32, 1 where a pixel belongs to the segment or the background near it.
-        mask: [h, w] bool, the segment.
-        left: First column.
-        top: First row.
-        noise: Standard deviation of the background's pixels, a channel.
-    """
-
-    pixels: np.ndarray
-    weights: np.ndarray
-    mask: np.ndarray
-    left: int
-    top: int
-    noise: float
 
 
 @dataclass(frozen=True)
@@ -82,21 +61,6 @@ class Fit:
     left_over: float
 
 
-def window_of(pixels: np.ndarray, mask: np.ndarray, owner: np.ndarray, noise: float) -> Window:
-    """Cut out a segment.
-
-    Args:
-        pixels: [H, W, 3], the picture less its background.
-        mask: [H, W] bool, the segment.
-        owner: [H, W] bool, the pixels that are nearer to this segment than to any other.
-        noise: Standard deviation of the background's pixels, a channel.
-    """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = max(rows[0] - _PAD, 0), max(columns[0] - _PAD, 0)
-    box = np.s_[top : rows[-1] + _PAD + 1, left : columns[-1] + _PAD + 1]
-    return Window(pixels[box], owner[box].astype(np.float32), mask[box], int(left), int(top), noise)
-
-
 def fit_shape(window: Window, shapes: tuple[str, ...]) -> Fit:
     """Find the outline that explains a segment of one colour best.
 
@@ -108,9 +72,9 @@ def fit_shape(window: Window, shapes: tuple[str, ...]) -> Fit:
         window: The segment.
         shapes: S candidates.
     """
-    contrast = _strongest(window)
+    contrast = strongest(window)
     seen = window.pixels @ contrast / (contrast @ contrast + 1e-9)
-    place = _moments(window, seen)
+    place = moments(window, seen)
     templates = _templates(window, shapes, place)  # [L, K, S, P]
     weights, seen = window.weights.ravel(), seen.ravel()
     power = (templates**2) @ weights + 1e-9
@@ -118,7 +82,8 @@ def fit_shape(window: Window, shapes: tuple[str, ...]) -> Fit:
     gain = np.clip(shared / power, *_GAIN)
     error = (gain**2 * power - 2 * gain * shared) + weights @ seen**2
     least = error.min((0, 1))
-    tried = [n for n in least.argsort()[:_TRIED] if least[n] <= _MUST_TRY * least.min()]
+    limit = _MUST_TRY * max(float(least.min()), 1e-3)  # 0 up to rounding where a fit is perfect
+    tried = [n for n in least.argsort()[:_TRIED] if least[n] <= limit]
     fits = []
     for number in tried:
         blur, size = np.unravel_index(int(error[..., number].argmin()), error.shape[:2])
@@ -134,7 +99,7 @@ def fit_marked(window: Window) -> Fit:
         window: The segment.
     """
     filled = ndimage.binary_fill_holes(window.mask).astype(np.float32)
-    place = _moments(window, filled)
+    place = moments(window, filled)
     weights, pixels = window.weights.ravel(), window.pixels.reshape(-1, 3)
     outer = _templates(window, MARKED_SHAPES, place)
     inner = _templates(window, MARKS, place * [1, 1, MARK_SCALE])
@@ -162,27 +127,6 @@ def fit_marked(window: Window) -> Fit:
         start = place * [1, 1, _SIZES[size]]
         fits.append(_moved(window, MARKED_SHAPES[shape], MARKS[mark], BLURS[blur], start))
     return min(fits, key=lambda fit: fit.error)
-
-
-def _strongest(window: Window) -> np.ndarray:
-    """The mean contrast of what stands out most and is of one colour, [3]."""
-    pixels = window.pixels[window.mask]
-    strength = np.sqrt((pixels**2).sum(1)) + 1e-6
-    strong = strength >= np.quantile(strength, 0.67)
-    pixels, strength = pixels[strong], strength[strong]
-    directions = pixels / strength[:, None]
-    alike = directions @ directions.T > _SAME_COLOUR
-    return pixels[alike[alike.sum(1).argmax()]].mean(0)
-
-
-def _moments(window: Window, seen: np.ndarray) -> np.ndarray:
-    """Centroid and radius of what is seen of a segment: x, y, radius."""
-    near = ndimage.binary_dilation(window.mask, iterations=2) * window.weights
-    amount = seen * near
-    area = max(float(amount.sum()), 1.0)
-    y = (amount.sum(1) @ (np.arange(seen.shape[0]) + 0.5)) / area + window.top
-    x = (amount.sum(0) @ (np.arange(seen.shape[1]) + 0.5)) / area + window.left
-    return np.array([x, y, np.sqrt(area / np.pi)])
 
 
 def _templates(window: Window, shapes: tuple[str, ...], place: np.ndarray) -> np.ndarray:
@@ -270,6 +214,8 @@ def _as_fit(window: Window, shape: str, mark: str | None, blur: float, place: np
 def _iou(window: Window, parts: np.ndarray, colours: np.ndarray, apart: np.ndarray) -> float:
     """Turn differences [h, w] into shares of the contrast that should be there, over the union."""
     contrast = np.sqrt((colours**2).sum(1)) + 1e-9
+    if contrast[0] < _FAINT:
+        return 0.0
     outline = parts.sum(0)
     scale = contrast[0] + sum(
         part * (value - contrast[0]) for part, value in zip(parts[1:], contrast[1:], strict=True)

@@ -16,17 +16,19 @@ import numpy as np
 
 from qk_lightning.data.worlds.scene_graph import BACKGROUNDS, COLOURS
 from qk_lightning.evaluation import scene_segments as seg
-from qk_lightning.evaluation.scene_fit import Fit, Window, fit_marked, fit_shape, window_of
+from qk_lightning.evaluation.scene_fit import Fit, fit_marked, fit_shape
+from qk_lightning.evaluation.scene_window import Window, window_of
 
 MIN_IOU = 0.8  # an outline that fits worse is of no known shape
 UNKNOWN = "unknown"
-_GOOD_IOU = 0.9  # a fit this good, ...
+_GOOD_IOU = 0.86  # a fit this good, ...
 _LEFT_OVER = 24.0  # ... and this near in 0..255 within the outline, is not taken apart
 _MARKED_IOU = 0.85
 _MARK_LEAVES = 0.6  # of what one colour leaves over, at most
 _CLEARLY_BETTER = 0.05  # in the worst outline's IoU, if one outline would do
 _CUTS = (0.5, 0.65)  # shares of a piece's contrast between two objects
 _MAX_DEPTH = 2
+_MOST_FITS = 24  # for all pieces of a picture; a smear that needs more is called unknown
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ def read_scene(picture: np.ndarray, shapes: tuple[str, ...]) -> SceneReading:
     contrast = seg.contrast_map(canvas, background)
     pieces = seg.segments(contrast)
     noise = seg.noise_of(canvas, background)
-    explainer = _Explainer(canvas - background, contrast, noise, shapes)
+    share = max(_MOST_FITS // max(len(pieces), 1), 2)
+    explainer = _Explainer(canvas - background, contrast, noise, shapes, share)
     objects = [
         _detection(window, fit, background, canvas.shape[0])
         for piece, owner in zip(pieces, seg.owners(pieces), strict=True)
-        for window, fit in explainer.explain(piece, owner)
+        for window, fit in explainer.explain_piece(piece, owner)
     ]
     return SceneReading(
         objects=tuple(sorted(objects, key=lambda item: -item.iou)),
@@ -101,7 +104,7 @@ def read_scene(picture: np.ndarray, shapes: tuple[str, ...]) -> SceneReading:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Explainer:
     """Explains pieces of one picture by outlines.
 
@@ -110,12 +113,21 @@ class _Explainer:
         contrast: [H, W] of `seg.contrast_map`.
         noise: `seg.noise_of` the picture.
         shapes: The shapes there may be.
+        most_fits: How many outlines are tried on a piece and what it is taken apart into.
+        fits_left: How many of them are left.
     """
 
     pixels: np.ndarray
     contrast: np.ndarray
     noise: float
     shapes: tuple[str, ...]
+    most_fits: int
+    fits_left: int = 0
+
+    def explain_piece(self, piece: np.ndarray, owner: np.ndarray) -> list[tuple[Window, Fit]]:
+        """Return the outlines that make up a piece; bounded, whatever it looks like."""
+        self.fits_left = self.most_fits
+        return self.explain(piece, owner)
 
     def explain(
         self, piece: np.ndarray, owner: np.ndarray, depth: int = 0
@@ -127,14 +139,20 @@ class _Explainer:
         window = window_of(self.pixels, piece, owner, self.noise)
         whole = fit_shape(window, self.shapes)
         plain = whole.left_over < _LEFT_OVER
-        if plain and whole.iou >= _GOOD_IOU:
+        self.fits_left -= 1
+        if (plain and whole.iou >= _GOOD_IOU) or self.fits_left <= 0:
             return [(window, whole)]
+        self.fits_left -= 1
         if marked := self._marked(window, whole):
             return [(window, marked)]
         best, score = [(window, whole)], whole.iou
+        if whole.iou >= _GOOD_IOU:
+            return best
         if plain and whole.iou >= MIN_IOU:
             score += _CLEARLY_BETTER
         for parts in self._ways(piece) if depth < _MAX_DEPTH else ():
+            if self.fits_left < len(parts):
+                break
             found = [
                 pair
                 for part, near in zip(parts, seg.owners(parts), strict=True)

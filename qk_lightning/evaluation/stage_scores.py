@@ -72,6 +72,8 @@ def score_stage(system: QueryKontext, data: DataModule, run: RunFolder) -> dict[
     tasks = tasks_to_draw(data.world, dict(system.config.data.tasks))
     suites = suites_for(ALL, worlds, tasks)
     covered = {kind for suite in suites for kind in suite.parts}
+    wanted = options.get("suites")  # none in a run that is older than the option
+    suites = [one for one in suites if not wanted or one.name in wanted]
     others = {kind: world for kind, world in worlds.items() if kind not in covered}
     if others:
         suites.append(Likeness(others, tasks))

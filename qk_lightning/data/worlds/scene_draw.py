@@ -27,6 +27,7 @@ from qk_lightning.data.worlds.scene_places import (
     anchor,
     relation_between,
     scatter,
+    settle,
     stands,
 )
 from qk_lightning.data.worlds.scene_split import COUNTS, HeldOut
@@ -64,11 +65,13 @@ class SceneDrawer:
     Args:
         shapes: The shapes in use.
         held_out: What train never shows.
+        free: Objects stand anywhere and differ a little in size, not at nine points in two sizes.
     """
 
-    def __init__(self, shapes: Sequence[str], held_out: HeldOut) -> None:
+    def __init__(self, shapes: Sequence[str], held_out: HeldOut, free: bool = False) -> None:
         self.shapes = tuple(shapes)
         self.held_out = held_out
+        self.free = free
 
     def scene(self, tag: str, rng: np.random.Generator, breaks: str | None = None) -> Scene:
         """Draw a scene to be told as one of GenEval's tasks.
@@ -110,7 +113,7 @@ class SceneDrawer:
 
     def elsewhere(self, subject: SceneObject, rng: np.random.Generator) -> Scene:
         """Show a subject smaller, at one of the eight outer places, on another background."""
-        size = jittered(SIZES["big"], rng)
+        size = self.sized("big", rng)
         outer = [place for place in PLACES if place.name != "centre"]
         while True:
             background = pick([name for name in BACKGROUNDS if name != "grey"], rng)
@@ -135,7 +138,7 @@ class SceneDrawer:
         shown = {self.held_out.holds_subject(item.identity) for item in (first, second)}
         attempt = 0
         while True:
-            size = jittered(SIZES["big" if attempt < 8 else "small"], rng)
+            size = self.sized("big" if attempt < 8 else "small", rng)
             pair = [_resized(first, size), _resized(second, size)]
             scene = self.scattered(pair, pick(tuple(BACKGROUNDS), rng), rng)
             attempt += 1
@@ -158,7 +161,7 @@ class SceneDrawer:
         if tag == "counting":
             shapes, colours = shapes[:1] * count, colours[:1] * count
         objects = [
-            SceneObject(shape, colour, 0.5, 0.5, jittered(SIZES[size], rng))
+            SceneObject(shape, colour, 0.5, 0.5, self.sized(size, rng))
             for shape, colour, size in zip(shapes, colours, sizes, strict=True)
         ]
         return objects, background
@@ -166,16 +169,21 @@ class SceneDrawer:
     def scattered(
         self, objects: Sequence[SceneObject], background: str, rng: np.random.Generator
     ) -> Scene:
-        """Put objects anywhere, pushed apart; they may still fail `fits`.
+        """Put objects somewhere, apart; they may still fail `fits`.
 
         Args:
             objects: Objects whose places do not count.
             background: One of BACKGROUNDS.
             rng: Draws the places.
         """
-        points = scatter([item.shape for item in objects], [item.size for item in objects], rng)
+        put = scatter if self.free else settle
+        points = put([item.shape for item in objects], [item.size for item in objects], rng)
         moved = [replace(o, x=x, y=y) for o, (x, y) in zip(objects, points, strict=True)]
         return Scene(tuple(moved), background)
+
+    def sized(self, word: str, rng: np.random.Generator) -> float:
+        """Return the size of a word of SIZES; up to 5 % larger or smaller where placing is free."""
+        return SIZES[word] * (1 + SIZE_JITTER * (2 * float(rng.random()) - 1) * self.free)
 
     def may_fit(
         self, objects: Sequence[SceneObject], background: str, breaks: tuple[str | None, ...]
@@ -219,11 +227,6 @@ def contrasts(scene: Scene) -> bool:
 
 def _resized(item: SceneObject, size: float) -> SceneObject:
     return replace(item, size=size)
-
-
-def jittered(size: float, rng: np.random.Generator) -> float:
-    """Return a size up to 5 % larger or smaller."""
-    return size * (1 + SIZE_JITTER * (2 * float(rng.random()) - 1))
 
 
 def pick(options: Sequence[_T], rng: np.random.Generator) -> _T:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qk_lightning.data.worlds.scene_draw import SceneDrawer, alike, jittered, pick
+from qk_lightning.data.worlds.scene_draw import SceneDrawer, alike, pick
 from qk_lightning.data.worlds.scene_graph import BACKGROUNDS, COLOURS, SIZES, Scene, SceneObject
 from qk_lightning.data.worlds.scene_places import PLACES, anchor, place_of
 
@@ -75,8 +75,8 @@ def _source(
         objects = []
         for _ in range(count):
             shape, colour = pick(drawer.shapes, rng), pick(tuple(COLOURS), rng)
-            size = SIZES[pick(tuple(SIZES), rng) if count < 3 else "small"]
-            objects.append(SceneObject(shape, colour, 0.5, 0.5, jittered(size, rng)))
+            size = pick(tuple(SIZES), rng) if count < 3 else "small"
+            objects.append(SceneObject(shape, colour, 0.5, 0.5, drawer.sized(size, rng)))
         background = pick(tuple(BACKGROUNDS), rng)
         if _distinct(objects) and drawer.may_fit(objects, background, breaks):
             return drawer.scattered(objects, background, rng)

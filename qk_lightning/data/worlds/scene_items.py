@@ -45,14 +45,17 @@ class Items:
         num_train: Train items.
         num_val: Val items, numbered after them.
         seed: Draws everything.
+        free: See `SceneDrawer`.
     """
 
-    def __init__(self, shapes: Sequence[str], num_train: int, num_val: int, seed: int) -> None:
+    def __init__(
+        self, shapes: Sequence[str], num_train: int, num_val: int, seed: int, free: bool = False
+    ) -> None:
         self.num_train = num_train
         self.num_val = num_val
         self.seed = seed
         self.held_out = HeldOut(shapes, seed)
-        self.drawer = SceneDrawer(shapes, self.held_out)
+        self.drawer = SceneDrawer(shapes, self.held_out, free)
         self._drawn: dict[tuple[str, int], Any] = {}
         self._kept: dict[str, list[Any]] = {}
 

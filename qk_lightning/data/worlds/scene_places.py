@@ -19,6 +19,7 @@ GAP = 0.06  # least distance of two reach circles
 THIRDS = (0.4, 0.6)  # the borders between places
 MARGIN = 0.03  # how far centroids stay from those borders
 STEEPNESS = 1.5  # of a relation: offset along the axis / offset across it
+SETTLE_TRIES = 12
 ANCHORS = (0.22, 0.5, 0.78)  # where an instruction such as "to the left" puts a centroid
 _COLUMNS, _ROWS = ("left", "", "right"), ("top", "", "bottom")
 _SIZE_BORDER = math.sqrt(SIZES["small"] * SIZES["big"])
@@ -113,6 +114,28 @@ def stands(scene: Scene) -> bool:
         for k, a in enumerate(items)
         for b in items[:k]
     )
+
+
+def settle(
+    shapes: Sequence[str], sizes: Sequence[float], rng: np.random.Generator
+) -> list[tuple[float, float]]:
+    """Draw a place for each object and put it at that place's anchor; if need be, anywhere.
+
+    Args:
+        shapes: One shape an object.
+        sizes: One size an object.
+        rng: Draws the places.
+
+    Returns:
+        One centroid an object; they may still fail `stands`.
+    """
+    reach = [REACH[shape] * size for shape, size in zip(shapes, sizes, strict=True)]
+    for _ in range(SETTLE_TRIES):
+        chosen = rng.permutation(len(PLACES))[: len(reach)]
+        points = [anchor(PLACES[int(n)], r) for n, r in zip(chosen, reach, strict=True)]
+        if not _push([list(point) for point in points], reach):
+            return points
+    return scatter(shapes, sizes, rng)
 
 
 def scatter(
