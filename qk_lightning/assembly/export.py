@@ -86,6 +86,6 @@ def card(run: RunFolder, family: str) -> str:
         *[f"- {name}: {value:.4g}" for name, value in sorted(scores.items())],
         "",
     ]
-    if cfg.data.world.name == "avatars":
+    if "avatars" in (cfg.data.world.name, *cfg.data.world.get("worlds", ())):
         lines.append("Trained on art in the style `micah` (CC BY 4.0), see CREDITS.md.")
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ rule on pictures of shapes; it is not GenEval.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -201,6 +202,25 @@ def size_word(size: float) -> str:
         size: Radius of the circle of equal area, in picture sides.
     """
     return "big" if size > _SIZE_BORDER else "small"
+
+
+def named_share(detections: Sequence[Detection], include: Sequence[Clause], key: str) -> float:
+    """Give the share of the classes, or of the colours, asked for that are there at all.
+
+    Which object has which does not count, so this tells recognition from binding. Objects beyond
+    those asked for lower it: the share is of the larger of the two numbers.
+
+    Args:
+        detections: with class and colour.
+        include: the clauses.
+        key: `class` or `color`.
+    """
+    wanted = Counter({clause[key]: 0 for clause in include if key in clause})
+    for clause in include:
+        if key in clause:
+            wanted[clause[key]] += clause["count"]
+    found = Counter(item["colour" if key == "color" else key] for item in detections)
+    return (wanted & found).total() / max(wanted.total(), len(detections), 1)
 
 
 def mixed_up(detections: Sequence[Detection], include: Sequence[Clause]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from qk_lightning.data.worlds.scene_graph import BACKGROUNDS, COLOURS
 from qk_lightning.evaluation import scene_segments as seg
@@ -23,6 +24,7 @@ MIN_IOU = 0.8  # an outline that fits worse is of no known shape
 UNKNOWN = "unknown"
 _GOOD_IOU = 0.86  # a fit this good, ...
 _LEFT_OVER = 24.0  # ... and this near in 0..255 within the outline, is not taken apart
+_TOUCHED = 0.1  # share of a pixel that counts as covered
 _MARKED_IOU = 0.85
 _MARK_LEAVES = 0.6  # of what one colour leaves over, at most
 _CLEARLY_BETTER = 0.05  # in the worst outline's IoU, if one outline would do
@@ -138,7 +140,7 @@ class _Explainer:
         """
         window = window_of(self.pixels, piece, owner, self.noise)
         whole = fit_shape(window, self.shapes)
-        plain = whole.left_over < _LEFT_OVER
+        plain = whole.left_over < _LEFT_OVER and not self._misses(piece, [(window, whole)])
         self.fits_left -= 1
         if (plain and whole.iou >= _GOOD_IOU) or self.fits_left <= 0:
             return [(window, whole)]
@@ -146,8 +148,6 @@ class _Explainer:
         if marked := self._marked(window, whole):
             return [(window, marked)]
         best, score = [(window, whole)], whole.iou
-        if whole.iou >= _GOOD_IOU:
-            return best
         if plain and whole.iou >= MIN_IOU:
             score += _CLEARLY_BETTER
         for parts in self._ways(piece) if depth < _MAX_DEPTH else ():
@@ -159,9 +159,21 @@ class _Explainer:
                 for pair in self.explain(part, near & owner, depth + 1)
             ]
             worst = min(fit.iou for _, fit in found)
-            if worst > score and _apart([fit for _, fit in found]):
+            if worst <= score or self._misses(piece, found):
+                continue
+            if _apart([fit for _, fit in found]):
                 best, score = found, worst
         return best
+
+    def _misses(self, piece: np.ndarray, found: list[tuple[Window, Fit]]) -> bool:
+        """Tell whether an object's worth of a piece lies beyond all outlines."""
+        covered = np.zeros_like(piece)
+        for window, fit in found:
+            h, w = fit.coverage.shape
+            box = np.s_[window.top : window.top + h, window.left : window.left + w]
+            covered[box] |= fit.coverage > _TOUCHED
+        near = ndimage.binary_dilation(covered, iterations=2)
+        return int((piece & ~near).sum()) >= seg.MIN_AREA * piece.size
 
     def _marked(self, window: Window, whole: Fit) -> Fit | None:
         """Return the outline with a mark, if it explains much of what one colour leaves over."""

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from qk_lightning.data.worlds.scene_graph import Scene, SceneObject
 from qk_lightning.data.worlds.scene_places import MARGIN, THIRDS, place_of
-from qk_lightning.evaluation.geneval import geneval_rule, mixed_up, size_word, strict
+from qk_lightning.evaluation.geneval import geneval_rule, mixed_up, named_share, size_word, strict
 from qk_lightning.evaluation.scene_reading import Detection, SceneReading
 from qk_lightning.evaluation.verdict import Verdict
 
@@ -27,7 +27,8 @@ def caption_verdict(reading: SceneReading, facts: Facts) -> Verdict:
 
     Correct is the strict rule: every clause by its own objects, nothing else, and the background
     where the caption names it. Parts: "geneval_rule" (GenEval's lenient rule; it knows of no
-    sizes and backgrounds), "count" (as many objects as were asked for), "background", and of
+    sizes and backgrounds), "count" (as many objects as were asked for), "shapes" and "colours"
+    (the share of those named that are there, on whichever object), "background", and of
     color_attr "swapped" and "leaked".
 
     Args:
@@ -39,6 +40,9 @@ def caption_verdict(reading: SceneReading, facts: Facts) -> Verdict:
     judged = strict(seen, include, exclude)
     parts = {"geneval_rule": float(geneval_rule(seen, include, exclude)[0])}
     parts["count"] = float(len(seen) == sum(clause["count"] for clause in include))
+    parts["shapes"] = named_share(seen, include, "class")
+    if all("color" in clause for clause in include):
+        parts["colours"] = named_share(seen, include, "color")
     reasons = [judged.reason] if judged.reason else []
     score, correct = judged.score, judged.correct
     if facts.get("asks_background"):

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from qk_lightning.evaluation.item import Item, Metric
 from qk_lightning.evaluation.suite import Suite
 
+COLOURED = ("colors", "color_attr", "three_object")  # their clauses name a colour each
+
 
 class Scenes(Suite):
     """Captions of scenes: objects, colours, counts, positions, sizes, backgrounds.
 
     `overall` is the mean of the tags' shares right, as GenEval averages its tasks; right means
     that everything asked for is there and nothing else. `geneval_rule` is the same by GenEval's
-    own lenient rule.
+    own lenient rule. `score` is the share of what was asked for, `shapes` and `colours` the share
+    of those named that are there on whichever object: recognition without binding.
     """
 
     name = "scenes"
@@ -26,6 +29,12 @@ class Scenes(Suite):
             Metric("geneval_rule", "geneval_rule", mean_of="tag"),
         ]
         tags = list(dict.fromkeys(item.tag for item in items))
+        found += [
+            Metric("score", "score", mean_of="tag"),
+            Metric("shapes", "shapes", mean_of="tag"),
+        ]
+        if coloured := tuple(tag for tag in COLOURED if tag in tags):
+            found.append(Metric("colours", "colours", tags=coloured, mean_of="tag"))
         found += [Metric(tag, "verdict", tags=(tag,)) for tag in tags]
         if "color_attr" in tags:
             found += [Metric(part, part, tags=("color_attr",)) for part in ("swapped", "leaked")]
