@@ -25,6 +25,7 @@ UNKNOWN = "unknown"
 _GOOD_IOU = 0.86  # a fit this good, ...
 _LEFT_OVER = 24.0  # ... and this near in 0..255 within the outline, is not taken apart
 _TOUCHED = 0.1  # share of a pixel that counts as covered
+_HOLE = 45.0  # less contrast in 0..255 than this is a ring's hole and no mark
 _MARKED_IOU = 0.85
 _MARK_LEAVES = 0.6  # of what one colour leaves over, at most
 _CLEARLY_BETTER = 0.05  # in the worst outline's IoU, if one outline would do
@@ -178,6 +179,9 @@ class _Explainer:
     def _marked(self, window: Window, whole: Fit) -> Fit | None:
         """Return the outline with a mark, if it explains much of what one colour leaves over."""
         fit = fit_marked(window)
+        faint = np.linalg.norm(fit.contrasts[-1]) < _HOLE
+        if faint and whole.shape == "ring" and whole.iou >= MIN_IOU:
+            return None
         explains = fit.left_over < _MARK_LEAVES * whole.left_over
         better = fit.iou > whole.iou + _CLEARLY_BETTER
         return fit if (explains or better) and fit.iou >= _MARKED_IOU else None

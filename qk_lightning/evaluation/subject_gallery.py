@@ -5,11 +5,12 @@ A subject is (shape, colour, mark, mark colour). [H, W] pixels of 3 channels in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
 
+from qk_lightning.data.worlds.scene_draw import alike
 from qk_lightning.data.worlds.scene_graph import (
     COLOURS,
     MARK_SCALE,
@@ -38,10 +39,30 @@ def held_out_subjects(
     subjects: list[Identity] = [
         subject
         for subject in product(MARKED_SHAPES, COLOURS, MARKS, COLOURS)
-        if subject[1] != subject[3] and holds(subject)
+        if not alike(subject[1], subject[3]) and holds(subject)
     ]
     order = np.random.default_rng(seed).permutation(len(subjects))
     return tuple(subjects[number] for number in order[:size])
+
+
+def near_misses(subject: Identity) -> Iterator[Identity]:
+    """Give the subjects that differ in one thing, so that nearly right is not right.
+
+    Colours that are alike do not count as different, nor does a mark as seen on its own colour.
+
+    Args:
+        subject: Shape, colour, mark, mark colour.
+    """
+    shape, colour, mark, mark_colour = subject
+    yield shape, colour, None, None
+    for other in MARKS:
+        yield shape, colour, other, mark_colour
+    for other in MARKED_SHAPES:
+        yield other, colour, mark, mark_colour
+    for other in COLOURS:
+        if not (mark_colour and (alike(other, mark_colour) or alike(other, colour))):
+            yield shape, colour, mark, other
+            yield shape, other, mark, mark_colour
 
 
 def gallery_rank(
@@ -53,7 +74,7 @@ def gallery_rank(
 ) -> int:
     """Rank a subject among a gallery by how well each explains what is drawn at a place.
 
-    Every member is laid on the place with its centroid and area there; the sum of squared
+    The subject's near misses are in it, and others up to N. Every member is laid on the place with its centroid and area there; the sum of squared
     differences over the disc that holds all outlines decides. Chance gives rank 1 in 1 of N.
 
     Args:
@@ -61,13 +82,13 @@ def gallery_rank(
         background: Its background, sRGB.
         place: Centroid x and y and radius of the circle of equal area, in picture sides.
         subject: The one that should be there.
-        gallery: Others; it may hold the subject, else the last gives way to it.
+        gallery: N others, of which the last give way to the subject and its near misses.
 
     Returns:
         1 for the best; ties count against the subject.
     """
-    others = [other for other in gallery if other != subject]
-    others = others[: len(gallery) - 1]
+    others = list(dict.fromkeys([*near_misses(subject), *gallery]))
+    others = [other for other in others if other != subject][: len(gallery) - 1]
     errors = _errors(picture, np.asarray(background), place, [subject, *others])
     return 1 + int((errors[1:] <= errors[0]).sum())
 
