@@ -14,7 +14,7 @@ from qk_lightning.config.schema import FAMILIES, PART_FAMILIES, names_of, schema
 
 EXPERIMENTS = package_root().parent / "experiments"
 FILES = [file for family in PART_FAMILIES for file in sorted((EXPERIMENTS / family).glob("*.yaml"))]
-WIRED = {"latent_channels": 24, "hidden_size": 32, "input_size": 32, "output_size": 24}
+WIRED = {"latent_channels": 32, "hidden_size": 32, "input_size": 32, "output_size": 24}
 # Their gradient is exactly zero: the head's pooled input is zero.
 WITHOUT_GRADIENT = ("text_embedder.linear_1.weight",)
 EACH_FILE = pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
