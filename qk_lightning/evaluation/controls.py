@@ -220,6 +220,6 @@ def builtin_codec() -> Part | None:
         resolve_path(BUILTIN_CODEC)
     except ConfigError:
         return None
-    node = checked_part("autoencoder", {"name": "kl", "path": BUILTIN_CODEC}, "autoencoder")
+    node = checked_part("autoencoder", {"name": "linear", "path": BUILTIN_CODEC}, "autoencoder")
     codec = build_part("autoencoder", OmegaConf.create(node), 0, {})
     return codec if codec.load_base() else None

@@ -23,7 +23,7 @@ from qk_lightning.evaluation.scene_window import Window, window_of
 MIN_IOU = 0.8  # an outline that fits worse is of no known shape
 UNKNOWN = "unknown"
 _GOOD_IOU = 0.86  # a fit this good, ...
-_LEFT_OVER = 24.0  # ... and this near in 0..255 within the outline, is not taken apart
+_LEFT_OVER = 18.0  # ... and this near in 0..255 within the outline, is not taken apart
 _TOUCHED = 0.1  # share of a pixel that counts as covered
 _HOLE = 45.0  # less contrast in 0..255 than this is a ring's hole and no mark
 _MARKED_IOU = 0.85

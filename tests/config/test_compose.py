@@ -142,3 +142,7 @@ def test_every_shipped_sweep_is_right() -> None:
     assert "sweeps/num_queries" in sweeps
     for name in sweeps:
         assert plan_sweep(name).members
+
+
+def test_a_suite_that_is_none_is_named() -> None:
+    assert "did you mean 'scenes'" in problems_of("laptop/stage1", "validation.suites=[scene]")
