@@ -149,4 +149,5 @@ def over_edit(picture: np.ndarray, source: np.ndarray, facts: Mapping[str, Any])
 
 def _covered(item: Any, size: int) -> np.ndarray:
     place = size * np.array([[item.x, item.y, item.size]])
-    return coverage((item.shape,), place, 0, 0, size, size)[0, 0]
+    covered: np.ndarray = coverage((item.shape,), place, 0, 0, size, size)[0, 0]
+    return covered

@@ -123,9 +123,9 @@ def _errors(
 def _shares(
     shapes: tuple[str, ...], x: float, y: float, radius: float, near: np.ndarray
 ) -> np.ndarray:
-    return blurred(coverage(shapes, np.array([[x, y, radius]]), 0, 0, *near.shape)[0], (_BLUR,))[0][
-        :, near
-    ]
+    sharp = coverage(shapes, np.array([[x, y, radius]]), 0, 0, *near.shape)[0]
+    shares: np.ndarray = blurred(sharp, (_BLUR,))[0][:, near]
+    return shares
 
 
 def identity_of(item: SceneObject) -> Identity:
