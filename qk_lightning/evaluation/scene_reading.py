@@ -26,7 +26,7 @@ _GOOD_IOU = 0.86  # a fit this good, ...
 _LEFT_OVER = 18.0  # ... and this near in 0..255 within the outline, is not taken apart
 _TOUCHED = 0.1  # share of a pixel that counts as covered
 _HOLE = 45.0  # less contrast in 0..255 than this is a ring's hole and no mark
-_ABOVE_NOISE = 2.0  # contrast in deviations of the background; less is no object
+_ABOVE_NOISE = 12.0  # contrast times radius, in deviations of the background; less is noise
 _MARKED_IOU = 0.85
 _MARK_LEAVES = 0.6  # of what one colour leaves over, at most
 _CLEARLY_BETTER = 0.05  # in the worst outline's IoU, if one outline would do
@@ -100,7 +100,7 @@ def read_scene(picture: np.ndarray, shapes: tuple[str, ...]) -> SceneReading:
         _detection(window, fit, background, canvas.shape[0])
         for piece, owner in zip(pieces, seg.owners(pieces), strict=True)
         for window, fit in explainer.explain_piece(piece, owner)
-        if np.linalg.norm(fit.contrasts[0]) >= _ABOVE_NOISE * noise
+        if np.linalg.norm(fit.contrasts[0]) * fit.radius >= _ABOVE_NOISE * noise
     ]
     return SceneReading(
         objects=tuple(sorted(objects, key=lambda item: -item.iou)),
