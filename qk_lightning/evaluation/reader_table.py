@@ -29,7 +29,6 @@ from qk_lightning.parts.base import Part
 
 BEGIN, END = "<!-- readers: begin -->", "<!-- readers: end -->"
 NOISE, BLURS = (0.03, 0.08), (0.7, 1.2)
-CODEC_SIZE = 32  # what the codec that comes with the package was trained on
 Images = Mapping[str, np.ndarray]
 
 
@@ -73,8 +72,7 @@ def _degraded(worlds: Mapping[str, World], count: int, codec: Part | None) -> st
         found: dict[str, Mapping[str, float]] = {}
         started = time.process_time()
         for name, change in changes.items():
-            if name != "codec" or world.size == CODEC_SIZE:
-                found[name] = _values(prompts, world, change(clean))
+            found[name] = _values(prompts, world, change(clean))
         spent = 1000 * (time.process_time() - started) / len(clean) / len(found)
         for metric in ("overall", "geneval_rule", "attributes", "all_right"):
             if metric in found["clean"]:
