@@ -32,7 +32,7 @@ _MARK_LEAVES = 0.6  # of what one colour leaves over, at most
 _CLEARLY_BETTER = 0.05  # in the worst outline's IoU, if one outline would do
 _CUTS = (0.5, 0.65)  # shares of a piece's contrast between two objects
 _MAX_DEPTH = 2
-_MOST_FITS = 24  # for all pieces of a picture; a smear that needs more is called unknown
+_MOST_FITS = 12  # for all pieces of a picture; a smear that needs more is called unknown
 
 
 @dataclass(frozen=True)

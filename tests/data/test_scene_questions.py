@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from qk_lightning.data.worlds import scene_asks, scene_facts
-from qk_lightning.data.worlds.facts import ALL_FACTS, FACTS
 from qk_lightning.data.worlds.asked_question import (
     DESCRIBE,
     DRAW,
@@ -20,6 +19,7 @@ from qk_lightning.data.worlds.asked_question import (
     READ,
     SHORT,
 )
+from qk_lightning.data.worlds.facts import ALL_FACTS, FACTS
 from qk_lightning.data.worlds.scene_facts import knowledge_prompts
 from qk_lightning.data.worlds.scene_graph import Scene, SceneObject
 from qk_lightning.data.worlds.scene_restated import restate

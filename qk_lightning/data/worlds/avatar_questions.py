@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from qk_lightning.data.sample import Sample
+from qk_lightning.data.worlds.asked_question import DESCRIBE, DRAW, LOOK, READ, Question
 from qk_lightning.data.worlds.avatar_tables import LEFT, RIGHT
 from qk_lightning.data.worlds.avatar_text import Words, description, pick
-from qk_lightning.data.worlds.asked_question import DESCRIBE, DRAW, LOOK, READ, Question
 
 QUESTIONS = {
     "hair_style": ("what is the hair style{}?", "how is the hair worn{}?"),

@@ -22,10 +22,10 @@ from qk_lightning.data.disk_cache import image_table
 from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
 from qk_lightning.data.worlds import avatar_questions as questions
 from qk_lightning.data.worlds import avatar_text as text
+from qk_lightning.data.worlds.asked_question import Question
 from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
-from qk_lightning.data.worlds.asked_question import Question
 
 NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
 # The kinds of a task's input images, then of its target; several layouts follow one another.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from qk_lightning.data.sample import Split
-from qk_lightning.data.worlds.facts import Fact, facts_about
 from qk_lightning.data.worlds.asked_question import FACT, FACT_IN_CONTEXT, Question
+from qk_lightning.data.worlds.facts import Fact, facts_about
 from qk_lightning.data.worlds.scene_asks import COUNTS
 from qk_lightning.data.worlds.scene_graph import COLOURS
 from qk_lightning.data.worlds.scene_text import plural, with_article

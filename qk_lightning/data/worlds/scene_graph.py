@@ -93,7 +93,10 @@ class Scene:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"objects": [dict(vars(item)) for item in self.objects], "background": self.background}
+        return {
+            "objects": [dict(vars(item)) for item in self.objects],
+            "background": self.background,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scene:

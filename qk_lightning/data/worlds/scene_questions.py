@@ -17,7 +17,6 @@ import numpy as np
 from qk_lightning.data.sample import Split
 from qk_lightning.data.worlds import scene_asks as asks
 from qk_lightning.data.worlds import scene_facts
-from qk_lightning.data.worlds.facts import ALL_FACTS
 from qk_lightning.data.worlds.asked_question import (
     DESCRIBE,
     DRAW,
@@ -28,6 +27,7 @@ from qk_lightning.data.worlds.asked_question import (
     READ,
     Question,
 )
+from qk_lightning.data.worlds.facts import ALL_FACTS
 from qk_lightning.data.worlds.scene_graph import Scene
 from qk_lightning.data.worlds.scene_items import (
     EDITED,

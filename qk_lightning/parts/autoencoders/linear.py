@@ -48,7 +48,9 @@ class Linear(Part):
                 f"latent_channels: {latent_channels}, expected 1 to {3 * patch**2}, the numbers in "
                 f"a square of {patch} x {patch} pixels."
             )
-        self.save_hyperparameters({"path": path, "patch": patch, "latent_channels": latent_channels})
+        self.save_hyperparameters(
+            {"path": path, "patch": patch, "latent_channels": latent_channels}
+        )
         self.latent_channels, self.stride = latent_channels, patch
         self.encoder = nn.Linear(3 * patch**2, latent_channels)
         self.decoder = nn.Linear(latent_channels, 3 * patch**2)
