@@ -41,7 +41,7 @@ class SceneReader:
         gallery: N subjects that a drawn subject is told from.
     """
 
-    version = "scenes-1"
+    version = "scenes-2"
 
     def __init__(
         self,
