@@ -68,6 +68,7 @@ def _leakage(world: World, limit: int | None) -> int:
     from qk_lightning.data.leakage import check_leakage
 
     def progress(done: int, total: int) -> None:
+        """Show how far it is, where somebody looks."""
         if sys.stderr.isatty() and (done % 1000 == 0 or done == total):
             print(f"\r{done:,} of {total:,} samples", end="", file=sys.stderr, flush=True)
 

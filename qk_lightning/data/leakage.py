@@ -139,6 +139,7 @@ class _Leak:
     examples: list[str] = field(default_factory=list)
 
     def add(self, name: str) -> None:
+        """Count one more; the first few are kept by name."""
         self.found += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(name)

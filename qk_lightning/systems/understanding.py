@@ -119,6 +119,7 @@ def score_vlm(
     """
 
     def answer(asked_world: World, questions: Sequence[Question]) -> list[str]:
+        """Answer with this VLM."""
         return answers_of(vlm, asked_world, questions, batch_size)
 
     return score_understanding(answer, world, num_questions)
