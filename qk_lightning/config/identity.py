@@ -141,7 +141,7 @@ def fingerprint(path: Path) -> str:
 
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
-        skipped = ("CARD.md", "README.md")
+        skipped = ("CARD.md", "README.md", "run.yaml")  # how it was made, not what it is
         return sorted(f for f in path.rglob("*") if f.is_file() and f.name not in skipped)
     if path.suffix != ".jsonl":
         return [path]
