@@ -129,7 +129,7 @@ class AvatarReader:
         stays = [
             name for name, attribute in world.renderer.attributes.items() if attribute.identity
         ]
-        rows = range(NUM_KINDS * world.num_identities, world.num_images, NUM_KINDS)
+        rows = range(NUM_KINDS * world.num_train, world.num_images, NUM_KINDS)
         found = {tuple(world.people.attributes_of(row)[name] for name in stays) for row in rows}
         return [dict(zip(stays, words, strict=True)) for words in sorted(found)]
 

@@ -18,6 +18,7 @@ from qk_lightning.data.worlds.avatar_tables import (
     is_pair,
     pair_attributes,
 )
+from qk_lightning.data.worlds.drawn_world import next_item
 
 BASE, EDITED, OTHER, PAIR = range(4)
 NUM_KINDS = 4
@@ -67,8 +68,8 @@ class People:
     def next_identity(self, identity: int) -> int:
         """Return who stands at the right of an identity: the next one of its split."""
         if identity < self.num_train:
-            return (identity + 1) % self.num_train
-        return self.num_train + (identity - self.num_train + 1) % self.num_val
+            return next_item(identity, 0, self.num_train)
+        return next_item(identity, self.num_train, self.num_val)
 
     def is_held_out(self, attributes: Mapping[str, str]) -> bool:
         """Tell whether a (hair colour, background) pair is one that train never shows."""

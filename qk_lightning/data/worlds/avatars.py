@@ -11,25 +11,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.paths import cache_root
-from qk_lightning.data.disk_cache import image_table
-from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
+from qk_lightning.data.sample import Sample, Split
 from qk_lightning.data.worlds import avatar_questions as questions
 from qk_lightning.data.worlds import avatar_text as text
 from qk_lightning.data.worlds.asked_question import Question
 from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
+from qk_lightning.data.worlds.drawn_world import DrawnWorld, Layouts, check_options
 
-NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
-# The kinds of a task's input images, then of its target; several layouts follow one another.
-_LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
+_KINDS: dict[str, Layouts] = {
     "text_to_image": ((BASE,), (EDITED,), (OTHER,)),
     "reconstruction": tuple((kind, kind) for kind in (BASE, EDITED, OTHER, PAIR)),
     "transformation": ((BASE, EDITED), (EDITED, BASE)),
@@ -37,17 +32,9 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "customised": ((BASE, OTHER), (OTHER, BASE)),
     "multi_subject": ((BASE, BASE, PAIR),),
 }
-_ROLES: dict[str, tuple[str, ...]] = {
-    "text_to_image": (),
-    "reconstruction": ("source",),
-    "transformation": ("source",),
-    "editing": ("source",),
-    "customised": ("reference",),
-    "multi_subject": ("reference", "reference"),
-}
 
 
-class Avatars(World):
+class Avatars(DrawnWorld):
     """People of a DiceBear style whose attributes are all known.
 
     About a tenth of the (hair colour, background) pairs never occurs in train; part of val shows
@@ -66,7 +53,7 @@ class Avatars(World):
     """
 
     version = 2
-    tasks = TASKS
+    num_kinds = NUM_KINDS
 
     def __init__(
         self,
@@ -77,119 +64,51 @@ class Avatars(World):
         num_val: int = 96,
         world_seed: int = 0,
     ) -> None:
-        problems = [
-            Problem(f"data.world.{key}", value, expected, f"set data.world.{key}={fix}")
-            for key, value, right, expected, fix in (
-                ("size", size, size >= 16 and size % 4 == 0, "a multiple of 4, 16 or more", 32),
-                ("style", style, style in STYLES, f"one of {sorted(STYLES)}", "micah"),
-                ("num_identities", num_identities, num_identities >= 2, "2 or more", 1500),
-                ("num_val", num_val, num_val >= 2, "2 or more", 96),
-                ("world_seed", world_seed, world_seed >= 0, "0 or more", 0),
-            )
-            if not right
-        ]
-        if problems:
-            raise ConfigError(problems)
-        self.size = size
+        check_options(
+            ("size", size, size >= 16 and size % 4 == 0, "a multiple of 4, 16 or more", 32),
+            ("style", style, style in STYLES, f"one of {sorted(STYLES)}", "micah"),
+            ("num_identities", num_identities, num_identities >= 2, "2 or more", 1500),
+            ("num_val", num_val, num_val >= 2, "2 or more", 96),
+            ("world_seed", world_seed, world_seed >= 0, "0 or more", 0),
+        )
+        super().__init__(
+            size=size, num_train=num_identities, num_val=num_val, world_seed=world_seed
+        )
         self.style = style
-        self.num_identities = num_identities
-        self.num_val = num_val
-        self.world_seed = world_seed
         self.renderer = AvatarRenderer(style=style, size=size)
-        self._table: np.ndarray | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the memory map behind: each process opens its own."""
-        return {**self.__dict__, "_table": None}
 
     @cached_property
     def people(self) -> People:
         """Who is in every row."""
         return People(
             attributes=self.renderer.attributes,
-            num_train=self.num_identities,
+            num_train=self.num_train,
             num_val=self.num_val,
             seed=self.world_seed,
         )
 
-    # ---- the image table
-
     def fingerprint(self) -> str:
         """A short hash of all that decides samples and pixels; file-name safe."""
-        population = (self.num_identities, self.num_val, self.world_seed)
+        population = (self.num_train, self.num_val, self.world_seed)
         content = repr((self.version, population, self.renderer.fingerprint()))
         return f"avatars-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
-    @property
-    def table_path(self) -> Path:
-        """The file of the image table: [rows, 3, H, W] uint8."""
-        return cache_root() / "worlds" / f"{self.fingerprint()}.npy"
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Draw all rows once, to `table_path`; a second process waits for the first.
-
-        Args:
-            progress: Called with (done, total) rows.
-        """
-        if self._table is None:
-            self._table = image_table(
-                self.table_path, self.num_images, self.size, self._draw, progress
-            )
-
-    def _draw(self, row: int) -> np.ndarray:
+    def draw(self, row: int) -> np.ndarray:
+        """Draw image `row`, [3, size, size] uint8."""
         return self.renderer.image(self.people.attributes_of(row))
-
-    @property
-    def num_images(self) -> int:
-        """Rows of the image table (both splits)."""
-        return NUM_KINDS * (self.num_identities + self.num_val)
-
-    def image(self, row: int) -> np.ndarray:
-        """Return image `row`, [3, H, W] uint8; prepares the table if nobody has."""
-        self.prepare()
-        assert self._table is not None
-        return np.array(self._table[row])
 
     # ---- samples
 
-    def num_samples(self, task: str, split: Split) -> int:
-        """The number of samples of a task in a split (train: each told in several phrasings)."""
-        phrasings = NUM_PHRASINGS if split == "train" else 1
-        return phrasings * len(_LAYOUTS[task]) * self._identities(split)[1]
+    def kinds(self, task: str, split: Split) -> Layouts:
+        """Return the kinds of a task's pictures, the same in both splits."""
+        return _KINDS[task]
 
-    def sample(self, task: str, split: Split, index: int) -> Sample:
-        """Return sample `index` (taken modulo `num_samples`) of a task and split."""
-        index = index % self.num_samples(task, split)
-        first, count = self._identities(split)
-        kinds = _LAYOUTS[task][index // count % len(_LAYOUTS[task])]
-        images, target = self._rows(task, kinds, first + index % count)
-        rng = self._rng(task, split, index)
+    def tell(
+        self, task: str, images: tuple[int, ...], target: int, rng: np.random.Generator
+    ) -> tuple[str, dict[str, Any]]:
+        """Draw a sample's prompt and note who is to be drawn and what changes."""
         facts = self._facts(images, target)
-        edit_mask = None
-        if task in ("transformation", "editing"):
-            edit_mask = (self.image(images[0]) != self.image(target)).any(0)
-        return Sample(
-            id=f"{split}/{task}/{index}",
-            task=task,
-            prompt=text.prompt(task, facts["attributes"], facts["changed"], rng),
-            images=images,
-            roles=_ROLES[task],
-            target=target,
-            facts=facts,
-            edit_mask=edit_mask,
-        )
-
-    def _identities(self, split: Split) -> tuple[int, int]:
-        """The first identity of a split and how many there are."""
-        return (0, self.num_identities) if split == "train" else (self.num_identities, self.num_val)
-
-    def _rows(
-        self, task: str, kinds: tuple[int, ...], identity: int
-    ) -> tuple[tuple[int, ...], int]:
-        *inputs, target = (NUM_KINDS * identity + kind for kind in kinds)
-        if task == "multi_subject":
-            inputs[1] = NUM_KINDS * self.people.next_identity(identity) + BASE
-        return tuple(inputs), target
+        return text.prompt(task, facts["attributes"], facts["changed"], rng), facts
 
     def _facts(self, images: tuple[int, ...], target: int) -> dict[str, Any]:
         after = self.people.attributes_of(target)
@@ -198,7 +117,7 @@ class Avatars(World):
             before = self.people.attributes_of(images[0])
             facts["source_attributes"] = before
             facts["changed"] = [name for name in after if after[name] != before.get(name)]
-        is_new = target >= NUM_KINDS * self.num_identities
+        is_new = target >= NUM_KINDS * self.num_train
         facts["held_out"] = {"pair": self.people.is_held_out(after), "identity": is_new}
         return facts
 
@@ -218,11 +137,6 @@ class Avatars(World):
         }
         return [kind for kind, is_shown in shown.items() if is_shown]
 
-    def _rng(self, purpose: str, split: str, index: int) -> np.random.Generator:
-        """A generator for one sample's words, the same wherever it is asked."""
-        digest = hashlib.sha256(f"{self.world_seed}/{purpose}/{split}/{index}".encode()).digest()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-
     # ---- texts for a small VLM
 
     def captions_for_tokenizer(self, num_drawn: int = 2000) -> Iterator[str]:
@@ -233,18 +147,6 @@ class Avatars(World):
         for index in range(num_drawn):
             _, question, answer = self.qa(index, "train")
             yield f"{question} {answer}"
-
-    def qa(self, index: int, split: Split) -> tuple[int | None, str, str]:
-        """Draw a question with its answer; see `question`.
-
-        Args:
-            index: Any number from 0.
-            split: Whose pictures are asked about.
-
-        Returns:
-            Row of the picture (None without), question, answer.
-        """
-        return self.question(index, split).as_asked
 
     def question(self, index: int, split: Split) -> Question:
         """Draw a question; endless and a pure function of the index.
@@ -257,13 +159,13 @@ class Avatars(World):
             index: Any number from 0.
             split: Whose pictures are asked about.
         """
-        rng = self._rng("qa", split, index)
+        rng = self.rng("qa", split, index)
         turn = int(rng.integers(10))
         if turn >= 8:
             task = "text_to_image" if turn == 8 else "editing"
             chosen = int(rng.integers(self.num_samples(task, split)))
             return questions.from_sample(self.sample(task, split, chosen))
-        first, count = self._identities(split)
+        first, count = self.items_of(split)
         kind = PAIR if turn == 3 else rng.integers(PAIR)
         row = int(NUM_KINDS * (first + rng.integers(count)) + kind)
         words = self.people.attributes_of(row)

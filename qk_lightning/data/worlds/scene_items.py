@@ -7,7 +7,6 @@ Rows: 6 an item, train items first.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -18,6 +17,7 @@ import numpy as np
 
 from qk_lightning.data.disk_cache import build_once
 from qk_lightning.data.sample import Split
+from qk_lightning.data.worlds.drawn_world import next_item, seeded
 from qk_lightning.data.worlds.scene_draw import TAGS, SceneDrawer
 from qk_lightning.data.worlds.scene_edits import OPS, Edit, draw_edit
 from qk_lightning.data.worlds.scene_graph import MARKED_SHAPES, Scene, SceneObject
@@ -102,8 +102,7 @@ class Items:
 
     def following(self, item: int) -> int:
         """Return the item whose subject joins this one's: the next one of its split."""
-        first, count = self.of(self.split_of(item))
-        return first + (item - first + 1) % count
+        return next_item(item, *self.of(self.split_of(item)))
 
     def turn(self, item: int, period: int) -> int:
         """Return what is held out of a val item: 0-2 nothing, 3 a combination, 4 a phrasing.
@@ -133,11 +132,6 @@ class Items:
         """Return the change between an item's source and edited picture."""
         return self._once("edit", item)
 
-    def rng(self, purpose: str, split: str, index: int) -> np.random.Generator:
-        """Return a generator for one purpose, the same wherever it is asked."""
-        digest = hashlib.sha256(f"{self.seed}/{purpose}/{split}/{index}".encode()).digest()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-
     def _once(self, what: str, item: int) -> Any:  # noqa: ANN401 - a Scene, an Edit or a tag
         key = (what, item)
         if key in self._drawn:
@@ -146,7 +140,7 @@ class Items:
             self._drawn[key] = _unpacked(self._kept[what][item])
         else:
             split = self.split_of(item)
-            rng = self.rng(what, split, item)
+            rng = seeded(self.seed, what, split, item)
             self._drawn[key] = getattr(self, f"_draw_{what}")(item, rng)
         return self._drawn[key]
 

@@ -20,7 +20,9 @@ THIRDS = (0.4, 0.6)  # the borders between places
 MARGIN = 0.03  # how far centroids stay from those borders
 STEEPNESS = 1.5  # of a relation: offset along the axis / offset across it
 SETTLE_TRIES = 12
-ANCHORS = (0.22, 0.5, 0.78)  # where an instruction such as "to the left" puts a centroid
+# Where an instruction such as "to the left" puts a centroid: on corners of the squares of 8 x 8
+# pixels that the small codec reads, so that a shape falls apart in the same way at every place.
+ANCHORS = (0.25, 0.5, 0.75)
 _COLUMNS, _ROWS = ("left", "", "right"), ("top", "", "bottom")
 _SIZE_BORDER = math.sqrt(SIZES["small"] * SIZES["big"])
 
@@ -119,7 +121,7 @@ def stands(scene: Scene) -> bool:
 def settle(
     shapes: Sequence[str], sizes: Sequence[float], rng: np.random.Generator
 ) -> list[tuple[float, float]]:
-    """Draw a place for each object and put it at that place's anchor; if need be, anywhere.
+    """Draw a place for each object and put it at that place's anchor.
 
     Args:
         shapes: One shape an object.
@@ -134,8 +136,8 @@ def settle(
         chosen = rng.permutation(len(PLACES))[: len(reach)]
         points = [anchor(PLACES[int(n)], r) for n, r in zip(chosen, reach, strict=True)]
         if not _push([list(point) for point in points], reach):
-            return points
-    return scatter(shapes, sizes, rng)
+            break
+    return points
 
 
 def scatter(

@@ -8,7 +8,6 @@ read off its states. Not here: the short questions (scene_asks.py), facts (scene
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,20 +54,6 @@ Rng = np.random.Generator
 _Key = TypeVar("_Key")
 
 
-def qa(world: Scenes, index: int, split: Split) -> tuple[int | None, str, str]:
-    """Draw a question with its answer; see `question`.
-
-    Args:
-        world: The scenes.
-        index: Any number from 0.
-        split: Whose pictures are asked about.
-
-    Returns:
-        Row of the picture (None without), question, answer.
-    """
-    return question(world, index, split).as_asked
-
-
 def question(world: Scenes, index: int, split: Split) -> Question:
     """Draw a question; endless and a pure function of the index.
 
@@ -77,9 +62,7 @@ def question(world: Scenes, index: int, split: Split) -> Question:
         index: Any number from 0.
         split: Whose pictures are asked about; train never names what is held out.
     """
-    key = f"{world.world_seed}/qa/{split}/{index}".encode()
-    digest = hashlib.sha256(key).digest()
-    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    rng = world.rng("qa", split, index)
     return _ASK[_draw(_TURNS, rng)](world, split, rng)
 
 
@@ -184,7 +167,7 @@ def texts(world: Scenes, num_drawn: int = 2000) -> Iterator[str]:
         yield from scene_facts.told(fact, "circle", "red")
     yield from DESCRIPTION
     for index in range(num_drawn):
-        _, asked, answer = qa(world, index, "train")
+        _, asked, answer = question(world, index, "train").as_asked
         yield f"{asked} {answer}"
     yield from all_asked(world)
 

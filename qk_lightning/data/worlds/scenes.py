@@ -13,17 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.paths import cache_root
-from qk_lightning.data.disk_cache import image_table
-from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
-from qk_lightning.data.worlds import scene_art
+from qk_lightning.data.sample import Progress, Sample, Split
+from qk_lightning.data.worlds import scene_art, scene_questions
 from qk_lightning.data.worlds.asked_question import Question
+from qk_lightning.data.worlds.drawn_world import DrawnWorld, Layouts, check_options
 from qk_lightning.data.worlds.scene_edits import Edit
 from qk_lightning.data.worlds.scene_graph import SHAPES, SMALL_SHAPES, Scene
 from qk_lightning.data.worlds.scene_items import (
@@ -39,9 +36,7 @@ from qk_lightning.data.worlds.scene_items import (
 from qk_lightning.data.worlds.scene_samples import told
 from qk_lightning.data.worlds.scene_split import HeldOut
 
-NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
-# The kinds of a task's input images, then of its target; several layouts follow one another.
-_LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
+_KINDS: dict[str, Layouts] = {
     "text_to_image": ((SCENE,), (SCENE,), (SOURCE,), (SCENE,), (EDITED,)),
     "reconstruction": tuple((k, k) for k in (SCENE, SOURCE, EDITED, ELSEWHERE, SUBJECTS)),
     "transformation": ((SOURCE, EDITED),),
@@ -49,17 +44,9 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "customised": ((SUBJECT, ELSEWHERE),),
     "multi_subject": ((SUBJECT, SUBJECT, SUBJECTS),),
 }
-_ROLES: dict[str, tuple[str, ...]] = {
-    "text_to_image": (),
-    "reconstruction": ("source",),
-    "transformation": ("source",),
-    "editing": ("source",),
-    "customised": ("reference",),
-    "multi_subject": ("reference", "reference"),
-}
 
 
-class Scenes(World):
+class Scenes(DrawnWorld):
     """Shapes, colours, counts, relations, sizes, places; edits of them and marked subjects.
 
     Held out of train: (shape, colour) pairs, (count, shape) pairs, (relation, shape, shape)
@@ -72,14 +59,14 @@ class Scenes(World):
         num_val: Items of the val split.
         world_seed: Draws the scenes, what is held out and the phrasings.
         free: Objects stand anywhere and differ a little in size. Without, they stand at nine
-            points in two sizes wherever they fit, which a small head learns to draw much sooner.
+            points in two sizes, which a small head learns to draw much sooner.
 
     Raises:
         ConfigError: If a number is out of range.
     """
 
-    version = 1
-    tasks = TASKS
+    version = 2
+    num_kinds = NUM_KINDS
 
     def __init__(
         self,
@@ -90,30 +77,16 @@ class Scenes(World):
         world_seed: int = 0,
         free: bool = False,
     ) -> None:
-        problems = [
-            Problem(f"data.world.{key}", value, expected, f"set data.world.{key}={fix}")
-            for key, value, right, expected, fix in (
-                ("size", size, size in (32, 64), "32 or 64", 32),
-                ("num_scenes", num_scenes, num_scenes >= 2, "2 or more", 2000),
-                ("num_val", num_val, num_val >= 2, "2 or more", 240),
-                ("world_seed", world_seed, world_seed >= 0, "0 or more", 0),
-            )
-            if not right
-        ]
-        if problems:
-            raise ConfigError(problems)
-        self.size = size
-        self.num_scenes = num_scenes
-        self.num_val = num_val
-        self.world_seed = world_seed
+        check_options(
+            ("size", size, size in (32, 64), "32 or 64", 32),
+            ("num_scenes", num_scenes, num_scenes >= 2, "2 or more", 2000),
+            ("num_val", num_val, num_val >= 2, "2 or more", 240),
+            ("world_seed", world_seed, world_seed >= 0, "0 or more", 0),
+        )
+        super().__init__(size=size, num_train=num_scenes, num_val=num_val, world_seed=world_seed)
         self.free = free
         self.shapes = SMALL_SHAPES if size < 64 else SHAPES
         self.items = Items(self.shapes, num_scenes, num_val, world_seed, free)
-        self._table: np.ndarray | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the memory map behind: each process opens its own."""
-        return {**self.__dict__, "_table": None}
 
     # ---- what a row shows
 
@@ -124,7 +97,7 @@ class Scenes(World):
 
     def rows(self, split: Split) -> range:
         """The rows of a split."""
-        first, count = self.items.of(split)
+        first, count = self.items_of(split)
         return range(NUM_KINDS * first, NUM_KINDS * (first + count))
 
     def scene_of(self, row: int) -> Scene:
@@ -147,7 +120,7 @@ class Scenes(World):
 
     @cached_property
     def _fingerprint(self) -> str:
-        population = (self.size, self.num_scenes, self.num_val, self.world_seed)
+        population = (self.size, self.num_train, self.num_val, self.world_seed)
         # Some scenes and pictures stand for the code and the generator that draw them all.
         step = self.num_images // 24 // NUM_KINDS * NUM_KINDS + 1  # so that all kinds take turns
         content = [repr((self.version, population)).encode()]
@@ -156,69 +129,35 @@ class Scenes(World):
             content += [repr(scene).encode(), scene_art.render(scene, self.size).tobytes()]
         return f"scenes-{hashlib.sha256(b''.join(content)).hexdigest()[:12]}"
 
-    @property
-    def table_path(self) -> Path:
-        """The file of the image table: [rows, 3, H, W] uint8."""
-        return cache_root() / "worlds" / f"{self.fingerprint()}.npy"
-
     def prepare(self, progress: Progress | None = None) -> None:
-        """Draw all rows once, to `table_path`; a second process waits for the first.
+        """Draw all scenes and rows once, beside and to `table_path`.
 
         Args:
             progress: Called with (done, total) rows.
         """
         if self._table is None:
             self.items.prepare(self.table_path.with_suffix(".json"))
-            self._table = image_table(
-                self.table_path, self.num_images, self.size, self._draw, progress
-            )
+        super().prepare(progress)
 
-    def _draw(self, row: int) -> np.ndarray:
+    def draw(self, row: int) -> np.ndarray:
+        """Draw image `row`, [3, size, size] uint8."""
         return scene_art.render(self.scene_of(row), self.size)
-
-    @property
-    def num_images(self) -> int:
-        """Rows of the image table (both splits)."""
-        return NUM_KINDS * (self.num_scenes + self.num_val)
-
-    def image(self, row: int) -> np.ndarray:
-        """Return image `row`, [3, H, W] uint8; prepares the table if nobody has."""
-        self.prepare()
-        assert self._table is not None
-        return np.array(self._table[row])
 
     # ---- samples
 
-    def num_samples(self, task: str, split: Split) -> int:
-        """The number of samples of a task in a split (train: each told in several phrasings)."""
-        phrasings = NUM_PHRASINGS if split == "train" else 1
-        return phrasings * len(self._layouts(task, split)) * self.items.of(split)[1]
+    def kinds(self, task: str, split: Split) -> Layouts:
+        """Return the kinds of a task's pictures."""
+        # Val captions are of scenes alone: they have a tag, evenly.
+        return ((SCENE,),) if (task, split) == ("text_to_image", "val") else _KINDS[task]
 
-    def sample(self, task: str, split: Split, index: int) -> Sample:
-        """Return sample `index` (taken modulo `num_samples`) of a task and split."""
-        index = index % self.num_samples(task, split)
-        first, count = self.items.of(split)
-        item, layouts = first + index % count, self._layouts(task, split)
-        kinds = layouts[index // count % len(layouts)]
-        *inputs, target = (NUM_KINDS * item + kind for kind in kinds)
-        if task == "multi_subject":
-            inputs[1] = NUM_KINDS * self.items.following(item) + SUBJECT
-        rng = self.items.rng(task, split, index)
+    def tell(
+        self, task: str, images: tuple[int, ...], target: int, rng: np.random.Generator
+    ) -> tuple[str, dict[str, Any]]:
+        """Draw a sample's prompt and note what it asks for, see `scene_samples.told`."""
         prompt, facts = told(self.items, task, *divmod(target, NUM_KINDS), rng)
-        assert split == "val" or not self.held_out.violations(facts), (task, index, facts)
-        edit_mask = None
-        if task in ("transformation", "editing"):
-            edit_mask = (self.image(inputs[0]) != self.image(target)).any(0)
-        return Sample(
-            id=f"{split}/{task}/{index}",
-            task=task,
-            prompt=prompt,
-            images=tuple(inputs),
-            roles=_ROLES[task],
-            target=target,
-            facts=facts,
-            edit_mask=edit_mask,
-        )
+        is_train = target < NUM_KINDS * self.num_train
+        assert not (is_train and self.held_out.violations(facts)), (task, target, facts)
+        return prompt, facts
 
     def violations(self, sample: Sample) -> list[str]:
         """Name the kinds of held-out things that a sample shows or says.
@@ -231,16 +170,10 @@ class Scenes(World):
         """
         return self.held_out.violations(sample.facts)
 
-    def _layouts(self, task: str, split: Split) -> tuple[tuple[int, ...], ...]:
-        # Val asks for scenes only: they have a tag, evenly.
-        return ((SCENE,),) if (task, split) == ("text_to_image", "val") else _LAYOUTS[task]
-
     # ---- texts for a small VLM
 
     def captions_for_tokenizer(self, num_drawn: int = 2000) -> Iterator[str]:
         """Give every phrasing and word of this world, then `num_drawn` drawn questions."""
-        from qk_lightning.data.worlds import scene_questions
-
         yield from scene_questions.texts(self, num_drawn)
 
     def question(self, index: int, split: Split) -> Question:
@@ -250,20 +183,4 @@ class Scenes(World):
             index: Any number from 0.
             split: Whose pictures are asked about.
         """
-        from qk_lightning.data.worlds import scene_questions
-
         return scene_questions.question(self, index, split)
-
-    def qa(self, index: int, split: Split) -> tuple[int | None, str, str]:
-        """Draw a question with its answer; endless and a pure function of the index.
-
-        Args:
-            index: Any number from 0.
-            split: Whose pictures are asked about.
-
-        Returns:
-            Row of the picture (None without), question, answer.
-        """
-        from qk_lightning.data.worlds import scene_questions
-
-        return scene_questions.qa(self, index, split)
