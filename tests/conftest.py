@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,27 @@ trainable: {queries: full, connector: full, head: {lora: {rank: 2}}}
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def module_root(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path | None]:
+    """One project root for a module marked `shared_root`: its worlds are drawn once."""
+    if request.node.get_closest_marker("shared_root") is None:
+        yield None
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("root")
+        patch.setenv("QK_ROOT", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project root that vanishes with the test."""
-    monkeypatch.setenv("QK_ROOT", str(tmp_path))
+def root(module_root: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project root that vanishes with the test, or with the module if that shares one."""
+    folder = module_root or tmp_path
+    monkeypatch.setenv("QK_ROOT", str(folder))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+    return folder
 
 
 @pytest.fixture(scope="session")

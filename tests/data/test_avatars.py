@@ -21,15 +21,7 @@ from qk_lightning.data.worlds.avatars import Avatars
 
 SPLITS = ("train", "val")
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("root")
-
-
-@pytest.fixture(autouse=True)
-def _use_root(root, monkeypatch):
-    monkeypatch.setenv("QK_ROOT", str(root))
+pytestmark = pytest.mark.shared_root
 
 
 @pytest.fixture(scope="module")

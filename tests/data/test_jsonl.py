@@ -16,13 +16,12 @@ SOURCE = [{"path": "0.png", "role": "source"}]
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("QK_ROOT", str(tmp_path))
-    (tmp_path / "pictures").mkdir()
+def root(root):
+    (root / "pictures").mkdir()
     for number in range(10):
         colour = (number * 20, 100, 255 - number * 20)
-        Image.new("RGB", (40, 30), colour).save(tmp_path / f"pictures/{number}.png")
-    return tmp_path
+        Image.new("RGB", (40, 30), colour).save(root / f"pictures/{number}.png")
+    return root
 
 
 def _write(root, entries):

@@ -36,12 +36,6 @@ class Codec(Part):
         return images[:, :2, ::2, ::2] * self.scale
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("QK_ROOT", str(tmp_path))
-    return tmp_path
-
-
 def test_rows_are_the_encoded_images():
     world, codec, seen = TinyWorld(), Codec().train(), []
     cache = LatentCache.open(world, codec, 8, lambda done, total: seen.append((done, total)))

@@ -37,15 +37,11 @@ TWO = Scene(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _root(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QK_ROOT", str(tmp_path_factory.mktemp("root")))
-        yield
+pytestmark = pytest.mark.shared_root
 
 
 @pytest.fixture(scope="module")
-def world(_root):
+def world():
     return Scenes(num_scenes=60, num_val=45)
 
 

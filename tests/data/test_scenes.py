@@ -23,15 +23,7 @@ from qk_lightning.data.worlds.scene_graph import (
 from qk_lightning.data.worlds.scene_places import place_of, relation_between, stands
 from qk_lightning.data.worlds.scenes import Scenes
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("root")
-
-
-@pytest.fixture(autouse=True)
-def _use_root(root, monkeypatch):
-    monkeypatch.setenv("QK_ROOT", str(root))
+pytestmark = pytest.mark.shared_root
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ COUNT = 48
 CHANCE = 0.302
 
 
-@pytest.fixture(autouse=True)
-def _use_root(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("QK_ROOT", str(tmp_path_factory.getbasetemp() / "root"))
+pytestmark = pytest.mark.shared_root
 
 
 @pytest.fixture(scope="module")

@@ -36,13 +36,12 @@ FLIPS = {
 }
 
 
+pytestmark = pytest.mark.shared_root
+
+
 @pytest.fixture(scope="module", params=[32, 64])
-def world(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QK_ROOT", str(tmp_path_factory.mktemp("root")))
-        world = Scenes(size=request.param, num_scenes=4, num_val=NUM_EACH * len(TAGS))
-        world.prepare()
-        yield world
+def world(request):
+    return Scenes(size=request.param, num_scenes=4, num_val=NUM_EACH * len(TAGS))
 
 
 @pytest.fixture(scope="module")
