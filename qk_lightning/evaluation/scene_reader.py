@@ -7,20 +7,16 @@ B pictures of 3 x H x W; places are in picture sides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from qk_lightning.data.worlds.scene_graph import SHAPES, SMALL_SHAPES, Scene
 from qk_lightning.evaluation import scene_verdicts as verdicts
 from qk_lightning.evaluation.scene_reading import SceneReading, read_scene
-from qk_lightning.evaluation.scene_templates import coverage
 from qk_lightning.evaluation.subject_gallery import Identity, gallery_rank, identity_of
 from qk_lightning.evaluation.verdict import Verdict, as_uint8
 
-OVER_EDIT_LEVEL = 0.04  # of the range of values, in the channel that differs most
 SUBJECT_TASKS = ("customised", "multi_subject")
 
 
@@ -29,8 +25,7 @@ class SceneReader:
 
     Which verdict an item gets follows from its facts: edits have a "source_scene"; the tag
     "reconstruction" asks for the whole scene again; marked objects are subjects, told from a
-    gallery; all else is a caption. The parts of each are listed in scene_verdicts.py; edits also
-    have "over_edit" where the source is given.
+    gallery; all else is a caption. The parts of each are listed in scene_verdicts.py.
 
     Known limits: two objects of one colour that touch are read as one of an unknown shape unless
     a place between them is paler, and a mark of nearly the background's colour is read as a hole.
@@ -69,7 +64,7 @@ class SceneReader:
         Args:
             images: [B, 3, H, W], float in [-1, 1] or uint8.
             items: `Sample.facts` of each picture.
-            sources: The pictures that were edited, as `images`; None where nothing was.
+            sources: No effect: what an edit must leave alone is measured in untouched.py.
 
         Raises:
             ValueError: If pictures and facts differ in number, or a picture in size.
@@ -81,22 +76,12 @@ class SceneReader:
                 f"images have shape {pictures.shape}, expected {expected}: one picture of the "
                 "world's size for each of the facts"
             )
-        before = [None] * len(items) if sources is None else list(as_uint8(sources))
-        return [
-            self._verdict(picture, facts, source)
-            for picture, facts, source in zip(pictures, items, before, strict=True)
-        ]
+        return [self._verdict(*pair) for pair in zip(pictures, items, strict=True)]
 
-    def _verdict(
-        self, picture: np.ndarray, facts: Mapping[str, Any], source: np.ndarray | None
-    ) -> Verdict:
+    def _verdict(self, picture: np.ndarray, facts: Mapping[str, Any]) -> Verdict:
         reading = read_scene(picture, self.shapes)
         if "source_scene" in facts:
-            verdict = verdicts.edit_verdict(reading, facts)
-            if source is None:
-                return verdict
-            share = over_edit(picture, source, facts)
-            return replace(verdict, parts={**verdict.parts, "over_edit": share})
+            return verdicts.edit_verdict(reading, facts)
         if facts.get("tag") == "reconstruction":
             return verdicts.copy_verdict(reading, facts)
         if facts.get("tag") in SUBJECT_TASKS:
@@ -120,34 +105,3 @@ class SceneReader:
             ]
             for item in Scene.from_dict(facts["scene"]).objects
         ]
-
-
-def over_edit(picture: np.ndarray, source: np.ndarray, facts: Mapping[str, Any]) -> float:
-    """Return the share of pixels that changed though they should not.
-
-    A pixel counts as changed where some channel differs by more than 0.04 of the range. Pixels
-    within one of a changed object are left out; of a changed background, all but what the other
-    objects cover fully. A codec changes pixels, too: compare with what it does to the source.
-
-    Args:
-        picture: [3, H, W] uint8.
-        source: [3, H, W] uint8.
-        facts: "source_scene" and "scene".
-    """
-    before, after = Scene.from_dict(facts["source_scene"]), Scene.from_dict(facts["scene"])
-    size = picture.shape[-1]
-    kept = set(before.objects) & set(after.objects)
-    changed = np.zeros((size, size), bool)
-    for item in set(before.objects) ^ set(after.objects):
-        changed |= _covered(item, size) > 0
-    if before.background != after.background:
-        changed |= np.all([_covered(item, size) < 1 for item in kept] or [changed | True], axis=0)
-    free = ~ndimage.binary_dilation(changed, np.ones((3, 3), bool))
-    differs = abs(picture.astype(int) - source.astype(int)).max(0) > 255 * OVER_EDIT_LEVEL
-    return float(differs[free].mean()) if free.any() else 0.0
-
-
-def _covered(item: Any, size: int) -> np.ndarray:
-    place = size * np.array([[item.x, item.y, item.size]])
-    covered: np.ndarray = coverage((item.shape,), place, 0, 0, size, size)[0, 0]
-    return covered
