@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import Layer, override_layer
 from qk_lightning.config.paths import runs_root
 from qk_lightning.config.validate import checked_part
@@ -27,9 +28,19 @@ def data(options: argparse.Namespace) -> int:
 
     Returns:
         0, or 1 where something that is held out is in the training data.
+
+    Raises:
+        ConfigError: an unknown world, or a number out of range.
     """
     from qk_lightning.assembly.build import open_world
 
+    wrong = [
+        Problem(f"--{name.replace('_', '-')}", value, "1 or more", "raise it")
+        for name in ("limit", "per_task")
+        if (value := getattr(options, name)) is not None and value < 1
+    ]
+    if wrong:
+        raise ConfigError(wrong)
     node = _node(options.world, options.overrides)
     world = open_world(OmegaConf.create(node))
     world.prepare()

@@ -42,15 +42,43 @@ def evaluate(options: argparse.Namespace) -> int:
     overrides = [word for word in options.words if "=" in word]
     _check_numbers(options)
     if words == [READERS]:
+        _refuse(options, "readers", images=None, num_samples=1, seed=0, overrides=overrides)
         return _readers(options)
-    if len(words) == 2 and words[0] == PROMPTS and options.images is None:
+    if len(words) == 2 and words[0] == PROMPTS:
+        _refuse(options, "prompts", images=None, num_samples=1)
         return _export(words[1], overrides, options)
-    if options.images is not None and len(words) in (1, 2):
+    if options.images is not None and len(words) == 2:
+        _refuse(options, "--images with a run", overrides=overrides)
         return _pictures(words, overrides, options)
-    if len(words) == 2 and not overrides:
+    if options.images is not None and len(words) == 1:
+        return _pictures(words, overrides, options)
+    if len(words) == 2:
+        _refuse(options, "a run", output=None, overrides=overrides)
         return _run(words[0], words[1], options)
     given = " ".join(options.words) or None
     raise ConfigError(Problem("evaluate", given, "a run and a suite", USAGE))
+
+
+def _refuse(
+    options: argparse.Namespace, form: str, overrides: Sequence[str] = (), **defaults: Any
+) -> None:
+    """Refuse what has no effect in one of the command's forms."""
+    problems = [
+        Problem(
+            f"--{name.replace('_', '-')}",
+            getattr(options, name),
+            f"nothing: it has no effect on {form}",
+            "leave it out",
+        )
+        for name, default in defaults.items()
+        if getattr(options, name) != default
+    ]
+    problems += [
+        Problem("override", text, f"nothing: worlds are not chosen with {form}", "leave it out")
+        for text in overrides
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -101,13 +129,17 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     """Score anybody's folder; a run's name before the suite says which worlds are meant."""
     from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
-    from qk_lightning.evaluation.prompt_set import make_prompt_set
+    from qk_lightning.evaluation.prompt_set import check_prompt_set, make_prompt_set
     from qk_lightning.evaluation.run_suite import Origin, score_prompts, suites_for
     from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.evaluation.table import print_summary
+    from qk_lightning.pipeline import QueryKontextPipeline
 
+    codec = None  # what drew a stranger's pictures is not bound by the kit's codec
     if len(words) == 2:
-        worlds = worlds_of(open_world(run_of(words[0]).config.data.world))
+        run = run_of(words[0])
+        worlds = worlds_of(open_world(run.config.data.world))
+        codec = QueryKontextPipeline.from_run(run, options.device).system.autoencoder
     else:
         worlds = default_worlds(overrides)
     folder, request = Path(options.images).expanduser(), _request(options)
@@ -115,8 +147,9 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
         for world in worlds.values():
             world.prepare()
         prompts = make_prompt_set(suite, worlds, request.count, request.seed)
+        check_prompt_set(folder, prompts)
         output = Path(options.output or folder / "evaluation") / suite.name
-        origin, codec = Origin(str(folder)), _codec()
+        origin = Origin(str(folder))
         print_summary(score_prompts(folder, output, prompts, worlds, request, origin, codec))
         print(f"verdicts and summary: {output}\n")
     return 0
@@ -165,11 +198,15 @@ def default_worlds(overrides: Sequence[str] = ()) -> dict[str, World]:
 
     given: dict[str, Any] = {}
     for text in overrides:
-        given |= OmegaConf.to_container(OmegaConf.merge(given, override_layer(text).values))  # type: ignore[arg-type]
+        values = override_layer(text).values
+        nested = isinstance(next(iter(values.values())), Mapping)
+        given |= OmegaConf.to_container(OmegaConf.merge(given, values)) if nested else values  # type: ignore[operator]
     kinds = ("avatars", "scenes")
-    if unknown := set(given) - set(kinds):
-        fix = f"write <world>.<option>=value with a world of: {', '.join(kinds)}"
-        raise ConfigError(Problem("override", sorted(unknown)[0], "a world's option", fix))
+    fix = f"write <world>.<option>=value with a world of: {', '.join(kinds)}"
+    if wrong := [key for key, value in given.items() if key not in kinds or not value]:
+        raise ConfigError(Problem("override", wrong[0], "a world's option", fix))
+    if wrong := [key for key, value in given.items() if not isinstance(value, dict)]:
+        raise ConfigError(Problem("override", f"{wrong[0]}={given[wrong[0]]}", "an option", fix))
     nodes: Mapping[str, Any] = {kind: {"name": kind, **given.get(kind, {})} for kind in kinds}
     return {
         kind: open_world(OmegaConf.create(checked_part("world", node, kind)))

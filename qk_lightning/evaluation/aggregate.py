@@ -24,37 +24,39 @@ class Estimate:
     """A mean with its interval.
 
     Args:
-        value: the mean; what is missing counts 0.
-        ci_low: lower end of the 95 % interval; None with one prompt only.
+        value: the mean; what is missing counts as the worst.
+        ci_low: lower end of the 95 % interval; None where a group has one prompt only.
         ci_high: upper end.
-        n_planned: pictures that should be there.
-        n_scored: pictures that were.
-        n_missing: the others; each has failed.
+        num_planned: pictures that should be there.
+        num_scored: pictures that were.
+        num_missing: the others; each has failed.
     """
 
     value: float
     ci_low: float | None
     ci_high: float | None
-    n_planned: int
-    n_scored: int
-    n_missing: int
+    num_planned: int
+    num_scored: int
+    num_missing: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return asdict(self)
 
 
-def column(row: Mapping[str, Any], name: str) -> float | None:
-    """Return a row's value: 0 where the picture is missing, None where the row has no such part.
+def column(row: Mapping[str, Any], metric: Metric) -> float | None:
+    """Return a row's value: the worst where the picture is missing, None where there is none.
 
     Args:
         row: a row of results.
-        name: `verdict`, `score` or a part.
+        metric: the number that it goes into.
     """
-    if name in ("verdict", "score"):
-        return float(row[name])
-    value = row["parts"].get(name)
-    return 0.0 if value is None and not row["scored"] else value
+    if not row["scored"]:
+        return metric.worst
+    if metric.column in ("verdict", "score"):
+        return float(row[metric.column])
+    value: float | None = row["parts"].get(metric.column)
+    return value
 
 
 def estimate(
@@ -70,17 +72,19 @@ def estimate(
     Returns:
         The estimate, None where no picture has the metric's column.
     """
-    here = [row for row in rows if metric.counts(row) and column(row, metric.column) is not None]
+    here = [row for row in rows if metric.counts(row) and column(row, metric) is not None]
     scored = sum(row["scored"] for row in here)
     if not here or (metric.column not in ("verdict", "score") and not scored):
         return None
     group_of = _grouping(metric)
     groups: dict[str, dict[str, list[float]]] = {}
     for row in here:
-        value = column(row, metric.column)
+        value = column(row, metric)
         assert value is not None
         groups.setdefault(group_of(row), {}).setdefault(row["cluster"], []).append(value)
-    low, high = _interval(list(groups.values())) if with_interval else (None, None)
+    low, high = (None, None)
+    if with_interval:
+        low, high = _interval(list(groups.values()), metric.is_share)
     means = [np.mean(np.concatenate(list(group.values()))) for group in groups.values()]
     return Estimate(float(np.mean(means)), low, high, len(here), scored, len(here) - scored)
 
@@ -88,38 +92,43 @@ def estimate(
 def _grouping(metric: Metric) -> Callable[[Mapping[str, Any]], str]:
     if metric.mean_of == "items":
         return lambda row: ""
+    if metric.mean_of == "topic":
+        return lambda row: f"{row['world']}/{row['tag'].rpartition('_')[2]}"
     return lambda row: f"{row['world']}/{row[metric.mean_of]}"
 
 
 def _interval(
-    groups: Sequence[Mapping[str, Sequence[float]]],
+    groups: Sequence[Mapping[str, Sequence[float]]], is_share: bool
 ) -> tuple[float | None, float | None]:
+    """Resample; a group with one prompt, or values that are all equal, tell of no spread."""
+    values = {value for group in groups for of in group.values() for value in of}
+    if any(len(group) < 2 for group in groups):
+        return None, None
+    if len(values) == 1:
+        return _all_equal(values.pop(), groups) if is_share else (None, None)
     rng = np.random.default_rng(0)
     means = np.zeros(DRAWS)
     for group in groups:
         sums = np.array([sum(values) for values in group.values()])
         counts = np.array([len(values) for values in group.values()])
-        if len(sums) == 1 and len(groups) == 1:
-            return None, None
         drawn = rng.integers(len(sums), size=(DRAWS, len(sums)))
         means += sums[drawn].sum(1) / counts[drawn].sum(1) / len(groups)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
-    return _widen(groups, float(low), float(high))
+    return float(low), float(high)
 
 
-def _widen(
-    groups: Sequence[Mapping[str, Sequence[float]]], low: float, high: float
-) -> tuple[float, float]:
+def _all_equal(
+    value: float, groups: Sequence[Mapping[str, Sequence[float]]]
+) -> tuple[float | None, float | None]:
     """Give an interval to shares of exactly 0 or 1, which resampling cannot move.
 
     If all n prompts failed, a true share up to 1 - 0.025^(1/n) could still have given that.
     """
-    values = {value for group in groups for of in group.values() for value in of}
-    if len(values) > 1 or not values <= {0.0, 1.0}:
-        return low, high
+    if value not in (0.0, 1.0):
+        return None, None
     reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / sum(len(group) for group in groups))
-    return (0.0, reach) if values == {0.0} else (1 - reach, 1.0)
+    return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
 
 
 def summarise_rows(

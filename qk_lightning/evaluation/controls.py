@@ -20,6 +20,7 @@ from qk_lightning.config.atomic import write_json
 from qk_lightning.config.paths import cache_root
 from qk_lightning.data.collate import to_pixels, to_unit
 from qk_lightning.data.disk_cache import build_once
+from qk_lightning.data.latent_cache import latent_key
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.aggregate import summarise_rows
 from qk_lightning.evaluation.item import Item
@@ -77,7 +78,8 @@ def _kept_rows(
     """Score a control's pictures of one world and task, or find the verdicts in the cache."""
     (world,) = worlds.values()
     key = [control, suite.name, suite.version, suite.scorer(world), world.fingerprint()]
-    key += [codec_digest(codec), *(item.to_row() for item in items)]
+    key += ["" if codec is None else latent_key(world, codec)]
+    key += [{**item.to_row(), "seed": 0} for item in items]  # controls have no noise
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
     name = f"{suite.name}-{items[0].world}-{items[0].task}-{control}-{digest[:16]}.json"
     path = cache_root() / "controls" / name
@@ -85,7 +87,8 @@ def _kept_rows(
     def build(file: Path) -> None:
         """Score the pictures; what was detected is of no use here."""
         images = control_images(control, suite, items, worlds, codec)
-        rows = score_pictures(suite, worlds, items, images)
+        here = [item for item in items if item.id in images]
+        rows = score_pictures(suite, worlds, here, images)
         write_json(file, [{**row, "detections": []} for row in rows])
 
     build_once(path, _is_whole, build)
@@ -102,24 +105,9 @@ def scorers(prompts: PromptSet, worlds: Mapping[str, World]) -> list[str]:
     return [f"{kind}: {prompts.suite.scorer(worlds[kind])}" for kind in prompts.worlds]
 
 
-def codec_digest(codec: Part | None) -> str:
-    """Return a digest of an autoencoder's weights, "" without one.
-
-    Args:
-        codec: the autoencoder.
-    """
-    if codec is None:
-        return ""
-    digest = hashlib.sha256()
-    for name, value in sorted(codec.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _is_whole(path: Path) -> bool:
     try:
-        return bool(json.loads(path.read_text()))
+        return isinstance(json.loads(path.read_text()), list)
     except (OSError, ValueError):
         return False
 
@@ -160,7 +148,8 @@ def shuffled(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     """Give each item another one of the same world, task and tag.
 
     Half a group away rather than the next one: neighbours may share a person or a scene. An item
-    that is alone in its group is paired with one of another tag of its task.
+    that is alone in its group is paired with one of another tag of its task, and left out where
+    there is none.
 
     Args:
         items: the items.
@@ -176,7 +165,9 @@ def shuffled(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     pairs = []
     for (world, task, _), group in tags.items():
         members = group if len(group) > 1 else tasks[world, task]
-        step = (len(members) + 1) // 2 if len(members) > 1 else 0
+        if len(members) == 1:
+            continue
+        step = (len(members) + 1) // 2
         place = {item.id: number for number, item in enumerate(members)}
         pairs += [(item, members[(place[item.id] + step) % len(members)]) for item in group]
     return pairs

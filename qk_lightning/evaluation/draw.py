@@ -119,12 +119,13 @@ def draw_folder(
     drawer: Drawer,
     settings: Mapping[str, Any],
     batch_size: int,
+    fingerprints: Mapping[str, str],
     progress: Progress | None = None,
 ) -> int:
     """Draw what is missing in a folder.
 
-    A picture stays if its file is the one that the manifest names and was drawn with the same
-    settings; any other is drawn again.
+    A picture stays if its file is the one that the manifest names and was drawn for the same
+    prompt and inputs with the same settings; any other is drawn again.
 
     Args:
         folder: gets images/ and manifest.jsonl.
@@ -133,6 +134,7 @@ def draw_folder(
         drawer: draws.
         settings: run, identity and sampler, in the manifest's names.
         batch_size: items of a forward pass.
+        fingerprints: of each world.
         progress: called with (done, total) pictures.
 
     Returns:
@@ -141,15 +143,16 @@ def draw_folder(
     standing = read_manifest(folder)
     total, done = len(items) * num_samples, 0
     drawn_now = 0
+    of = {item.id: {**settings, "asked": item.digest(fingerprints[item.world])} for item in items}
     for sample in range(num_samples):
-        missing = [item for item in items if not _stands(folder, standing, item, sample, settings)]
+        missing = [one for one in items if not _stands(folder, standing, one, sample, of[one.id])]
         done += len(items) - len(missing)
         for batch in layouts_of(missing, batch_size):
             images = drawer(batch, sample)
             append_manifest(
                 folder,
                 [
-                    _write(folder, item, sample, image, settings)
+                    _write(folder, item, sample, image, of[item.id])
                     for item, image in zip(batch, images, strict=True)
                 ],
             )

@@ -8,7 +8,6 @@ rule on pictures of shapes; it is not GenEval.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from qk_lightning.data.worlds.scene_graph import COLOURS, SIZES
+from qk_lightning.data.worlds.scene_graph import COLOURS
+from qk_lightning.data.worlds.scene_places import size_word
 
 POSITION_THRESHOLD = 0.1  # of the two boxes' sides
-_SIZE_BORDER = math.sqrt(SIZES["small"] * SIZES["big"])
 _MOST_OBJECTS = 7  # that are matched; more can only be wrong
 Detection = Mapping[str, Any]
 Clause = Mapping[str, Any]
@@ -193,15 +192,6 @@ def _checks(item: Detection, clause: Clause) -> int:
         return 0
     met = 1 + ("color" in clause and item["colour"] == clause["color"])
     return met + ("size" in clause and size_word(item["size"]) == clause["size"])
-
-
-def size_word(size: float) -> str:
-    """Call a size "small" or "big".
-
-    Args:
-        size: Radius of the circle of equal area, in picture sides.
-    """
-    return "big" if size > _SIZE_BORDER else "small"
 
 
 def named_share(detections: Sequence[Detection], include: Sequence[Clause], key: str) -> float:

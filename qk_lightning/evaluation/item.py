@@ -5,6 +5,8 @@ Shapes: B pictures of 3 x H x W, uint8.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +64,15 @@ class Item:
         """Return where an exported prompt set keeps an input picture."""
         return f"inputs/{self.id}_{place}.png"
 
+    def digest(self, fingerprint: str) -> str:
+        """Return a digest of what is asked for, whatever the item's number.
+
+        Args:
+            fingerprint: of the item's world, which decides its input pictures.
+        """
+        text = json.dumps([fingerprint, self.to_row()], sort_keys=True, default=plain)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def to_row(self) -> dict[str, Any]:
         """Return the item as a line of prompts.jsonl."""
         inputs = [
@@ -94,7 +105,9 @@ class Metric:
         worlds: the worlds that count; empty = all.
         splits: the splits that count; empty = all.
         mean_of: `items`, or the groups whose means are averaged with equal weight (`tag`,
-            `world`), as GenEval does with its tasks.
+            `world`, or `topic`, the last word of the tag), as GenEval does with its tasks.
+        worst: what a missing picture counts.
+        is_share: whether values are shares, so that 0 and 1 bound them.
     """
 
     name: str
@@ -104,6 +117,8 @@ class Metric:
     worlds: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     mean_of: str = "items"
+    worst: float = 0.0
+    is_share: bool = True
 
     def counts(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row of results belongs to it.
@@ -133,6 +148,15 @@ class Pictures:
     items: Sequence[Item]
     images: np.ndarray
     sources: np.ndarray | None = None
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy's numbers into plain ones, for JSON.
+
+    Args:
+        value: what `json` cannot write.
+    """
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def split_of(facts: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qk_lightning.config.errors import ConfigError, Problem
+
 MANIFEST = "manifest.jsonl"
 IMAGES = "images"
 
@@ -33,6 +35,7 @@ class Drawn:
         guidance_scale: weight of the prompt; None where unknown.
         run: name of the run that drew it.
         identity: the run's identity.
+        asked: digest of what was asked for, see `Item.digest`.
         time: when, in ISO 8601.
     """
 
@@ -47,6 +50,7 @@ class Drawn:
     guidance_scale: float | None = None
     run: str = ""
     identity: str = ""
+    asked: str = ""
     time: str = ""
 
     def fits(self, settings: dict[str, Any]) -> bool:
@@ -85,6 +89,9 @@ def read_manifest(folder: Path) -> dict[tuple[str, int], Drawn]:
 
     Returns:
         Lines by (item, sample), {} where there is no manifest.
+
+    Raises:
+        ConfigError: a line is not one of a manifest's.
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -92,7 +99,12 @@ def read_manifest(folder: Path) -> dict[tuple[str, int], Drawn]:
     text = file.read_text(encoding="utf-8")
     found = {}
     for line in text[: text.rfind("\n") + 1].splitlines():  # a kill may cut the last one short
-        drawn = Drawn(**json.loads(line))
+        try:
+            drawn = Drawn(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            expected = f"a line as `qk evaluate` writes it ({error})"
+            fix = "give the file another name: pictures are also found as <id>.png"
+            raise ConfigError(Problem(str(file), line[:60], expected, fix)) from error
         found[drawn.id, drawn.sample] = drawn
     return found
 

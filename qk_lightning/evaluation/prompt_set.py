@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from qk_lightning.config.atomic import write_json, write_text
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.data.sample import World
-from qk_lightning.evaluation.item import Item
+from qk_lightning.evaluation.item import Item, plain
 from qk_lightning.evaluation.suite import Count, Suite
 
 PROMPTS = "prompts.jsonl"
@@ -41,7 +42,7 @@ class PromptSet:
     @property
     def text(self) -> str:
         """The content of prompts.jsonl."""
-        lines = [json.dumps(item.to_row(), sort_keys=True, default=_plain) for item in self.items]
+        lines = [json.dumps(item.to_row(), sort_keys=True, default=plain) for item in self.items]
         return "".join(f"{line}\n" for line in lines)
 
     @property
@@ -91,6 +92,26 @@ def make_prompt_set(
     return PromptSet(suite, items, {kind: worlds[kind].fingerprint() for kind in used})
 
 
+def check_prompt_set(folder: Path, prompts: PromptSet) -> None:
+    """See that pictures beside an exported prompt set are scored against that one.
+
+    Args:
+        folder: of the pictures.
+        prompts: what they will be scored against.
+
+    Raises:
+        ConfigError: the folder's prompt_set.json is of the same suite and other worlds.
+    """
+    file = folder / HEADER
+    if not file.is_file():
+        return
+    header = json.loads(file.read_text(encoding="utf-8"))
+    worlds = dict(prompts.worlds)
+    if header.get("suite") == prompts.suite.name and header.get("worlds") != worlds:
+        fix = "name the worlds' options as for `qk evaluate prompts`, such as scenes.size=64"
+        raise ConfigError(Problem(str(file), header.get("worlds"), f"the worlds {worlds}", fix))
+
+
 def export(prompts: PromptSet, worlds: Mapping[str, World], folder: Path) -> None:
     """Write a prompt set with its pictures, so that anybody can draw for it.
 
@@ -117,8 +138,3 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image.transpose(1, 2, 0)).save(path)
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy's numbers into plain ones for JSON."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

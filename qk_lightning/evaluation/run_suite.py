@@ -81,14 +81,28 @@ def suites_for(
         ConfigError: there is no such suite, or no world for it.
     """
     if name == ALL:
-        return [suite for suite in map(open_suite, suite_names()) if suite.fits(worlds, tasks)]
+        if found := fitting_suites(worlds, tasks):
+            return found
+        fix = "evaluate a run of a preset such as avatars/stage3 or scenes/stage3"
+        expected = f"a suite of the worlds at hand ({', '.join(worlds)}); there is none"
+        raise ConfigError(Problem("suite", name, expected, fix))
     suite = open_suite(name)
     if not suite.fits(worlds, tasks):
         expected = f"a suite of the worlds at hand ({', '.join(worlds)})"
-        fitting = [one for one in suite_names() if open_suite(one).fits(worlds, tasks)]
+        fitting = [one.name for one in fitting_suites(worlds, tasks)]
         fix = f"choose among: {', '.join(fitting) or 'none'}; {name} needs {', '.join(suite.parts)}"
         raise ConfigError(Problem("suite", name, expected, fix))
     return [suite]
+
+
+def fitting_suites(worlds: Mapping[str, World], tasks: Sequence[str] | None = None) -> list[Suite]:
+    """Open every suite that draws something of some worlds.
+
+    Args:
+        worlds: the worlds by kind.
+        tasks: tasks that count; None = all.
+    """
+    return [suite for suite in map(open_suite, suite_names()) if suite.fits(worlds, tasks)]
 
 
 def evaluate_run(
@@ -120,18 +134,22 @@ def evaluate_run(
     settings = {"run": run.name, "identity": run.identity, **drawer.settings}
     batch_size = system.config.validation.batch_size
     items, samples = prompts.items, request.num_samples
-    draw_folder(folder, items, samples, drawer, settings, batch_size, progress)
+    draw_folder(folder, items, samples, drawer, settings, batch_size, prompts.worlds, progress)
     return score_prompts(folder, folder, prompts, worlds, request, origin, system.autoencoder)
 
 
 def folder_name(suite: Suite, request: Request) -> str:
-    """Return the folder of a suite's pictures: other noise has another folder.
+    """Return the folder of a suite's pictures: other noise, or another number, has another folder.
 
     Args:
         suite: the suite.
         request: how much of it.
     """
-    return suite.name if request.seed == 0 else f"{suite.name}_seed{request.seed}"
+    words = [suite.name]
+    words += [] if request.count is None else [f"limit{request.count}"]
+    words += [f"samples{request.num_samples}"] if request.num_samples > 1 else []
+    words += [f"seed{request.seed}"] if request.seed else []
+    return "_".join(words)
 
 
 def score_prompts(
@@ -188,8 +206,9 @@ def own_shuffled(
         here = [here[place] for place in sorted(chosen.tolist())]
     if not here:
         return {}
-    swapped = {item.id: images[other.id] for item, other in shuffled(here)}
-    rows = score_pictures(prompts.suite, worlds, here, swapped)
+    pairs = shuffled(here)
+    swapped = {item.id: images[other.id] for item, other in pairs}
+    rows = score_pictures(prompts.suite, worlds, [item for item, _ in pairs], swapped)
     metrics = prompts.suite.metrics(prompts.items)
     found = summarise_rows(rows, metrics, with_interval=False)
     return {name: value.value for name, value in found.items()}
@@ -235,9 +254,9 @@ def summarise(
         "seed": request.seed,
         "num_samples": request.num_samples,
         "sampler": dict(origin.settings),
-        "n_planned": len(rows),
-        "n_scored": scored,
-        "n_missing": len(rows) - scored,
+        "num_planned": len(rows),
+        "num_scored": scored,
+        "num_missing": len(rows) - scored,
         "metrics": metrics,
         "by_task": breakdown(rows, "task"),
         "by_tag": breakdown(rows, "tag"),

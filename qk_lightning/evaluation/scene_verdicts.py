@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from qk_lightning.data.worlds.scene_graph import Scene, SceneObject
-from qk_lightning.data.worlds.scene_places import MARGIN, THIRDS, place_of
-from qk_lightning.evaluation.geneval import geneval_rule, mixed_up, named_share, size_word, strict
+from qk_lightning.data.worlds.scene_places import MARGIN, THIRDS, place_of, size_word
+from qk_lightning.evaluation.geneval import geneval_rule, mixed_up, named_share, strict
 from qk_lightning.evaluation.scene_reading import Detection, SceneReading
 from qk_lightning.evaluation.verdict import Verdict
 
@@ -27,9 +27,9 @@ def caption_verdict(reading: SceneReading, facts: Facts) -> Verdict:
 
     Correct is the strict rule: every clause by its own objects, nothing else, and the background
     where the caption names it. Parts: "geneval_rule" (GenEval's lenient rule; it knows of no
-    sizes and backgrounds), "count" (as many objects as were asked for), "shapes" and "colours"
-    (the share of those named that are there, on whichever object), "background", and of
-    color_attr "swapped" and "leaked".
+    sizes and backgrounds), "count" (as many objects as were asked for, not counting marks on
+    them), "shapes" and "colours" (the share of those named that are there, on whichever object),
+    "background", and of color_attr "swapped" and "leaked".
 
     Args:
         reading: What was read.

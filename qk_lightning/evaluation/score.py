@@ -19,7 +19,7 @@ from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.data.pictures import load_picture
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.draw import layouts_of
-from qk_lightning.evaluation.item import Item, Pictures
+from qk_lightning.evaluation.item import Item, Pictures, plain
 from qk_lightning.evaluation.manifest import file_digest, read_manifest
 from qk_lightning.evaluation.suite import Suite
 from qk_lightning.evaluation.verdict import Verdict
@@ -53,7 +53,8 @@ def find_pictures(folder: Path, items: Sequence[Item], num_samples: int) -> Foun
         The files; a missing one is left out.
 
     Raises:
-        ConfigError: there is no such folder, or a file is not the one that the manifest names.
+        ConfigError: there is no such folder, no file of it is an item's, or a file is not the
+            one that the manifest names.
     """
     if not folder.is_dir():
         fix = "name the folder that holds <id>.png; `qk evaluate prompts` lists the ids"
@@ -72,6 +73,11 @@ def find_pictures(folder: Path, items: Sequence[Item], num_samples: int) -> Foun
             if drawn and file_digest(file) != drawn.sha256:
                 changed.append(str(file.relative_to(folder)))
             found.files[item.id, sample] = file
+    if not found.files:
+        here = sorted(file.name for file in folder.iterdir())[:3]
+        expected = f"files such as {items[0].id}.png (found {', '.join(here) or 'nothing'})"
+        fix = "`qk evaluate prompts SUITE --output FOLDER` lists the ids of a suite"
+        raise ConfigError(Problem("--images", folder, expected, fix))
     if changed:
         fix = "draw them again, or remove manifest.jsonl to score the files as they are"
         shown = ", ".join(changed[:3])
@@ -102,13 +108,13 @@ def load_pictures(
         if file is None:
             continue
         size = worlds[item.world].size
+        images[item.id] = load_picture(file, size)
         with Image.open(file) as opened:
             given = opened.size
         if given != (size, size):
             note = f"pictures of {given[0]} x {given[1]} were brought to {size} x {size}"
             if note not in found.notes:
                 found.notes.append(note)
-        images[item.id] = load_picture(file, size)
     return images
 
 
@@ -225,9 +231,5 @@ def write_results(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         folder: where.
         rows: what was scored.
     """
-    text = "".join(json.dumps(row, default=_plain) + "\n" for row in rows)
+    text = "".join(json.dumps(row, default=plain) + "\n" for row in rows)
     write_text(folder / RESULTS, text)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -6,6 +6,7 @@ all items by the same code. B pictures of 3 x H x W, uint8.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ from qk_lightning.evaluation.prompt_set import make_prompt_set, write_picture
 from qk_lightning.evaluation.run_suite import (
     Origin,
     Request,
-    suites_for,
+    fitting_suites,
+    own_shuffled,
     summarise,
 )
 from qk_lightning.evaluation.score import score_pictures, write_results
-from qk_lightning.evaluation.suite import ALL, Suite, worlds_of
+from qk_lightning.evaluation.suite import Suite, worlds_of
 from qk_lightning.evaluation.verdict import Verdict
 from qk_lightning.systems.query_kontext import QueryKontext
 
@@ -39,6 +41,7 @@ ALWAYS = ("text_to_image", "reconstruction")
 SHARES = {"text_to_image": 1.0, "reconstruction": 0.5}  # of validation.num_images, by task
 OTHER_SHARE = 0.25
 MAX_GRID_PROMPT = 120
+log = logging.getLogger("qk_lightning")
 
 
 def tasks_to_draw(world: World, trained: Mapping[str, float]) -> list[str]:
@@ -61,8 +64,9 @@ def score_stage(system: QueryKontext, data: DataModule, run: RunFolder) -> dict[
     Args:
         system: the trained system.
         data: its data.
-        run: gets `evaluations/final/<suite>/` with verdicts and summary, and `samples/final/` with
-            `<item>.png`, `input<n>_<item>.png`, `target_<item>.png` and `prompts.json`.
+        run: gets `evaluations/final/<suite>/` with prompts, verdicts and summary, and
+            `samples/final/` with `<item>.png`, `input<n>_<item>.png`, `target_<item>.png` and
+            `prompts.json`.
 
     Returns:
         Value by `eval/<suite>/<metric>`; the controls stand in the summaries.
@@ -70,24 +74,29 @@ def score_stage(system: QueryKontext, data: DataModule, run: RunFolder) -> dict[
     options = system.config.validation
     worlds = worlds_of(data.world)
     tasks = tasks_to_draw(data.world, dict(system.config.data.tasks))
-    suites = suites_for(ALL, worlds, tasks)
+    suites = fitting_suites(worlds, tasks)
     covered = {kind for suite in suites for kind in suite.parts}
     wanted = options.get("suites")  # none in a run that is older than the option
     suites = [one for one in suites if not wanted or one.name in wanted]
     others = {kind: world for kind, world in worlds.items() if kind not in covered}
     if others:
         suites.append(Likeness(others, tasks))
+    if wanted and not suites:
+        log.warning("validation.suites: none of %s has anything to draw here", list(wanted))
     drawer = SystemDrawer(system, worlds)
     scores: dict[str, float] = {}
     shown: list[_Shown] = []
     with aside(run.path / EVALUATIONS / FINAL) as folder:
+        folder.mkdir(parents=True)
         for suite in suites:
             request = Request({task: _count(options.num_images, task) for task in tasks})
             prompts = make_prompt_set(suite, worlds, request.count, 0, tasks)
             images = _draw(drawer, prompts.items, options.batch_size)
             rows = score_pictures(suite, worlds, prompts.items, images)
             origin = Origin(run.name, run.identity, drawer.settings)
-            summary = summarise(prompts, worlds, rows, {}, request, origin, system.autoencoder)
+            own = own_shuffled(prompts, worlds, images)
+            summary = summarise(prompts, worlds, rows, own, request, origin, system.autoencoder)
+            prompts.write(folder / suite.name)
             write_results(folder / suite.name, rows)
             write_json(folder / suite.name / SUMMARY, summary)
             scores |= {name: entry["value"] for name, entry in summary["metrics"].items()}
@@ -138,7 +147,7 @@ class Likeness(Suite):
     def metrics(self, items: Sequence[Item]) -> list[Metric]:
         """List PSNR in dB a task."""
         return [
-            Metric(f"{task}_psnr", "psnr", (task,))
+            Metric(f"{task}_psnr", "psnr", (task,), is_share=False)
             for task in dict.fromkeys(item.task for item in items)
         ]
 

@@ -8,9 +8,12 @@ Shapes: B pictures of 3 x H x W, uint8.
 from __future__ import annotations
 
 import importlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
+from itertools import zip_longest
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -26,6 +29,7 @@ from qk_lightning.evaluation.verdict import Reader, Verdict
 ALL = "all"
 EDITS = ("transformation", "editing")
 Count = int | Mapping[str, int] | None  # of one world and task
+log = logging.getLogger("qk_lightning")
 _READERS: WeakKeyDictionary[World, Reader] = WeakKeyDictionary()
 
 
@@ -77,21 +81,21 @@ class Suite(ABC):
         seed: int = 0,
         tasks: Sequence[str] | None = None,
     ) -> list[Item]:
-        """List what is drawn: the first items of each world's val split.
+        """List what is drawn of each world's val split.
 
         Args:
             worlds: the worlds by kind, prepared.
-            count: the most items of one world and task, or that by task; None = all.
+            count: the most items of one world and task, or that by task; None = all. Few are
+                chosen as `choose` does.
             seed: of the noise.
             tasks: tasks that count; None = all.
         """
         found = []
         for kind, task in self.offers(worlds, tasks):
-            world = worlds[kind]
-            limit = limit_of(count, task)
-            wanted = world.num_samples(task, "val") if limit is None else limit
-            for indices in spread(world, task, "val", wanted):
-                found += [self.item(kind, world, task, index, seed) for index in indices]
+            world, total = worlds[kind], worlds[kind].num_samples(task, "val")
+            layouts = spread(world, task, "val", total)
+            items = [self.item(kind, world, task, i, seed) for of in layouts for i in of]
+            found += choose(items, limit_of(count, task))
         return found
 
     def item(self, kind: str, world: World, task: str, index: int, seed: int) -> Item:
@@ -181,6 +185,26 @@ def _reader(world: World) -> Reader:
     return _READERS[world]
 
 
+def choose(items: Sequence[Item], count: int | None) -> list[Item]:
+    """Choose some items, the tags in turn and in no order that what is held out could follow.
+
+    Args:
+        items: items of one world and task.
+        count: the most; None = all. Those of a smaller count are among those of a larger one.
+
+    Returns:
+        The chosen ones, in their order.
+    """
+    if count is None or count >= len(items):
+        return list(items)
+    by_tag: dict[tuple[str, tuple[str, ...]], list[Item]] = {}
+    for item in sorted(items, key=lambda one: sha256(one.id.encode()).digest()):
+        by_tag.setdefault((item.tag, item.roles), []).append(item)
+    turns = [item for turn in zip_longest(*by_tag.values()) for item in turn if item is not None]
+    chosen = {item.id for item in turns[:count]}
+    return [item for item in items if item.id in chosen]
+
+
 def limit_of(count: Count, task: str) -> int | None:
     """Return the most items of one world and task; None = all.
 
@@ -211,9 +235,15 @@ def open_suite(name: str) -> Suite:
         fix = did_you_mean(name, [*names, ALL])
         raise ConfigError(Problem("suite", name, "a suite", fix))
     module = importlib.import_module(f"qk_lightning.evaluation.suites.{name}")
-    wanted = name.replace("_", "")
-    found = next(value for key, value in vars(module).items() if key.lower() == wanted)
-    return found()
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Suite)
+        and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__file__}: expected one suite, found {found}"
+    return found[0]()
 
 
 def worlds_of(world: World) -> dict[str, World]:
@@ -224,6 +254,8 @@ def worlds_of(world: World) -> dict[str, World]:
     """
     found: dict[str, World] = {}
     for part in world.parts():
-        # Of two worlds of a kind, the first is scored.
-        found.setdefault(type(part.world).__name__.lower(), part.world)
+        kind = type(part.world).__name__.lower()
+        if kind in found:
+            log.warning("of two worlds of kind %s the first is scored, not %s", kind, part.label)
+        found.setdefault(kind, part.world)
     return found

@@ -38,13 +38,13 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
             key.rpartition("/")[2],
             number(entry["value"]),
             interval,
-            str(entry["n_planned"]),
+            str(entry["num_planned"]),
             *beside,
         )
     console.print(table)
-    missing = summary["n_missing"]
+    missing = summary["num_missing"]
     console.print(
-        f"{summary['n_scored']} of {summary['n_planned']} pictures scored"
+        f"{summary['num_scored']} of {summary['num_planned']} pictures scored"
         + (f"; {missing} missing count as failed" if missing else "")
         + f"; read by {', '.join(summary['readers'])}",
         highlight=False,
@@ -52,7 +52,7 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     splits = summary["by_split"]
     if len(splits) > 1:
         words = [
-            f"{name} {number(of['value'])} (n {of['n_planned']})" for name, of in splits.items()
+            f"{name} {number(of['value'])} (n {of['num_planned']})" for name, of in splits.items()
         ]
         console.print("right by what was held out: " + ", ".join(words), highlight=False)
     for note in summary["notes"]:

@@ -85,6 +85,12 @@ def test_a_damaged_file_of_scenes_is_made_anew():
     assert again.scene_of(3) == world.scene_of(3)
 
 
+def test_what_is_held_out_is_the_same_in_every_world():
+    one, other = Scenes().held_out, Scenes(world_seed=5).held_out
+    assert (one.pairs, one.counts, one.relations) == (other.pairs, other.counts, other.relations)
+    assert Scenes().scene_of(0) != Scenes(world_seed=5).scene_of(0)
+
+
 def test_the_fingerprint_follows_the_drawings(monkeypatch):
     def fingerprint(**values):
         return Scenes(**{"num_scenes": 4, "num_val": 3} | values).fingerprint()

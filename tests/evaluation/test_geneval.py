@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from qk_lightning.data.worlds.scene_places import size_word
 from qk_lightning.evaluation.geneval import (
     geneval_rule,
     mixed_up,
     relative_position,
-    size_word,
     strict,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,20 @@ from PIL import Image
 
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.data.worlds.avatars import Avatars
-from qk_lightning.evaluation.aggregate import breakdown, estimate
 from qk_lightning.evaluation.controls import control_levels, shuffled
 from qk_lightning.evaluation.draw import draw_folder
 from qk_lightning.evaluation.item import Metric, split_of
 from qk_lightning.evaluation.manifest import MANIFEST, read_manifest
-from qk_lightning.evaluation.prompt_set import export, make_prompt_set
-from qk_lightning.evaluation.run_suite import Origin, Request, score_prompts, suites_for
+from qk_lightning.evaluation.prompt_set import check_prompt_set, export, make_prompt_set
+from qk_lightning.evaluation.run_suite import (
+    Origin,
+    Request,
+    fitting_suites,
+    score_prompts,
+    suites_for,
+)
 from qk_lightning.evaluation.score import find_pictures, score_folder
-from qk_lightning.evaluation.suite import Suite, open_suite, suite_names, worlds_of
+from qk_lightning.evaluation.suite import Suite, choose, open_suite, suite_names, worlds_of
 from qk_lightning.evaluation.untouched import untouched_parts
 from qk_lightning.evaluation.verdict import Verdict
 
@@ -57,21 +63,22 @@ def prompts(worlds):
 
 
 @pytest.fixture
-def draws(worlds):
+def draws(worlds, prompts):
     """A drawer that is right every second time, and the list of what it drew."""
-    drawn = []
+    drawn, right = [], {item.id for item in prompts.items[1::2]}
 
     def draw(items, sample):
         drawn.extend((item.id, sample) for item in items)
         images = [worlds[item.world].image(item.target) for item in items]
-        return np.stack([x if i.index % 2 else 255 - x for x, i in zip(images, items, strict=True)])
+        pairs = zip(images, items, strict=True)
+        return np.stack([image if item.id in right else 255 - image for image, item in pairs])
 
     return draw, drawn
 
 
 def draw(folder, prompts, drawer, num_samples=1, **settings):
     given = {**SETTINGS, **settings}
-    return draw_folder(folder, prompts.items, num_samples, drawer, given, batch_size=4)
+    return draw_folder(folder, prompts.items, num_samples, drawer, given, 4, prompts.worlds)
 
 
 def test_a_prompt_set_is_the_same_every_time_and_its_hash_tells_others_apart(worlds, tmp_path):
@@ -92,6 +99,9 @@ def test_a_prompt_set_is_the_same_every_time_and_its_hash_tells_others_apart(wor
     assert lines[-1]["inputs"][0]["role"] == "source"
     header = json.loads((tmp_path / "prompt_set.json").read_text())
     assert header["sha256"] == first.sha256
+    check_prompt_set(tmp_path, first)
+    with pytest.raises(ConfigError, match="the worlds"):
+        check_prompt_set(tmp_path, others[-1])
 
 
 def test_drawing_goes_on_where_it_was_stopped(prompts, draws, tmp_path):
@@ -114,6 +124,11 @@ def test_drawing_goes_on_where_it_was_stopped(prompts, draws, tmp_path):
     assert draw(tmp_path, prompts, drawer) == 1
     assert draw(tmp_path, prompts, drawer, num_samples=2) == 12
     assert draw(tmp_path, prompts, drawer, num_inference_steps=3) == 12  # another sampler
+    asked = [replace(item, prompt=f"{item.prompt} please") for item in prompts.items]
+    others = replace(prompts, items=tuple(asked))  # the same ids
+    assert draw(tmp_path, others, drawer, num_inference_steps=3) == 12
+    moved = replace(others, worlds=dict.fromkeys(others.worlds, "redrawn"))
+    assert draw(tmp_path, moved, drawer, num_inference_steps=3) == 12
 
 
 def test_a_file_that_was_changed_is_refused_and_a_missing_one_fails(
@@ -135,6 +150,9 @@ def test_a_file_that_was_changed_is_refused_and_a_missing_one_fails(
     Image.new("RGB", (32, 32)).save(other)
     with pytest.raises(ConfigError, match="1 differ"):
         find_pictures(tmp_path, prompts.items, 1)
+    (tmp_path / MANIFEST).write_text('{"file": "somebody else\'s"}\n')
+    with pytest.raises(ConfigError, match="a line as `qk evaluate` writes it"):
+        find_pictures(tmp_path, prompts.items, 1)
 
 
 def test_anybodys_folder_is_scored_with_its_controls(prompts, worlds, tmp_path):
@@ -146,8 +164,14 @@ def test_anybodys_folder_is_scored_with_its_controls(prompts, worlds, tmp_path):
     picture.resize((64, 64)).save(folder / f"{prompts.items[0].id}.png")
     arguments = (prompts, worlds, Request(6), Origin("theirs"), None)
     summary = score_prompts(folder, tmp_path / "out", *arguments)
-    assert (summary["n_planned"], summary["n_missing"]) == (12, 1)
+    assert (summary["num_planned"], summary["num_missing"]) == (12, 1)
     assert summary["notes"] == ["pictures of 64 x 64 were brought to 32 x 32"]
+    (folder / f"{prompts.items[0].id}.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match="a picture that can be read"):
+        score_prompts(folder, tmp_path / "out", *arguments)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=f"files such as {prompts.items[0].id}"):
+        score_prompts(tmp_path / "empty", tmp_path / "out", *arguments)
     overall = summary["metrics"]["eval/exact/overall"]
     assert overall["value"] == pytest.approx(5 / 6)
     assert overall["ci_low"] < 5 / 6 < overall["ci_high"]
@@ -157,7 +181,7 @@ def test_anybodys_folder_is_scored_with_its_controls(prompts, worlds, tmp_path):
     assert "recon" not in controls  # there is no codec
     half = summary["metrics"]["eval/exact/half"]
     assert half["value"] == pytest.approx(0.5 * 5 / 6)
-    assert half["n_missing"] == 1
+    assert half["num_missing"] == 1
     lines = (tmp_path / "out/results.jsonl").read_text().splitlines()
     assert len(lines) == 12
     assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
@@ -174,33 +198,20 @@ def test_shuffling_pairs_nobody_with_himself(prompts):
     pairs = shuffled(prompts.items)
     assert sorted(item.id for item, _ in pairs) == sorted(item.id for item in prompts.items)
     assert all(item.id != other.id and item.task == other.task for item, other in pairs)
+    assert shuffled(prompts.items[:1]) == []  # nobody to pair it with
 
 
-def row(verdict, cluster, tag="a", split="seen", scored=True):
-    return {"verdict": verdict, "score": float(verdict), "parts": {}, "scored": scored,
-            "cluster": cluster, "tag": tag, "world": "w", "task": "t", "split": split}  # fmt: skip
-
-
-def test_tags_count_alike_and_prompts_are_resampled_whole():
-    rows = [row(True, f"a{n}", "a") for n in range(8)] + [row(False, "b0", "b")]
-    of_tags = estimate(rows, Metric("x", "verdict", mean_of="tag"))
-    of_items = estimate(rows, Metric("x", "verdict"))
-    assert of_tags.value == 0.5
-    assert of_items.value == pytest.approx(8 / 9)
-    alone = [row(n % 2 == 0, f"p{n}") for n in range(40)]
-    together = [row(n % 2 == 0, f"p{n}") for n in range(40) for _ in range(4)]
-    narrow, same = (estimate(rows, Metric("x", "verdict")) for rows in (alone, together))
-    assert same.ci_high - same.ci_low == pytest.approx(narrow.ci_high - narrow.ci_low, abs=0.01)
-    assert narrow.ci_high - narrow.ci_low == pytest.approx(2 * 1.96 * 0.5 / 40**0.5, rel=0.1)
-
-
-def test_all_wrong_has_an_interval_too():
-    found = estimate([row(False, f"p{n}") for n in range(20)], Metric("x", "verdict"))
-    assert found.value == found.ci_low == 0
-    assert found.ci_high == pytest.approx(1 - 0.025 ** (1 / 20))
-    assert estimate([row(True, "p")], Metric("x", "verdict")).ci_low is None
-    splits = breakdown([row(True, "p"), row(False, "q", split="pair")], "split")
-    assert (splits["seen"]["value"], splits["pair"]["value"]) == (1, 0)
+def test_few_items_are_of_all_tags_and_among_more(worlds):
+    captions = [item for item in make_prompt_set(Exact(), worlds, 40).items if not item.roles]
+    tagged = [
+        replace(item, id=str(n), tag="abc"[n % 3], split="new" if n > 10 else "seen")
+        for n, item in enumerate(captions)
+    ]
+    few, more = choose(tagged, 9), choose(tagged, 15)
+    assert [one.tag for one in few].count("a") == [one.tag for one in few].count("b") == 3
+    assert {one.id for one in few} < {one.id for one in more}
+    assert {one.split for one in more} == {"new", "seen"}  # not the first ones
+    assert choose(tagged, None) == choose(tagged, 99) == tagged
 
 
 def test_suites_are_found_by_name_and_by_what_the_worlds_offer(worlds):
@@ -208,7 +219,9 @@ def test_suites_are_found_by_name_and_by_what_the_worlds_offer(worlds):
     assert set(suite_names()) == wanted
     assert all(open_suite(name).name == name for name in wanted)
     assert [suite.name for suite in suites_for("all", worlds)] == ["avatars", "reconstruction"]
-    assert not suites_for("all", worlds, ["transformation"])
+    assert not fitting_suites(worlds, ["transformation"])
+    with pytest.raises(ConfigError, match="there is none"):
+        suites_for("all", worlds, ["transformation"])
     with pytest.raises(ConfigError, match="did you mean 'avatars'"):
         suites_for("avatar", worlds)
     with pytest.raises(ConfigError, match="needs scenes"):

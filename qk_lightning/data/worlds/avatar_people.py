@@ -34,7 +34,8 @@ class People:
     """The attributes of every row.
 
     A fifth of all looks (combinations of the attributes that stay with a person) is new in val:
-    every person of val has one of them, nobody of train does, edited or not.
+    every person of val has one of them, nobody of train does, edited or not. What is held out is
+    the same for every seed, so that weights trained in one world have not seen another's.
     Val identities take turns (identity modulo 4): 0 and 2 show no held-out pair of hair colour
     and background; 1 shows one in its base and pair, 3 in its other state.
 
@@ -89,11 +90,8 @@ class People:
     def _stays(self) -> list[str]:
         return [name for name, attribute in self.attributes.items() if attribute.identity]
 
-    def _rng(self, purpose: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=[self.seed, purpose]))
-
     def _draw_held_out(self) -> frozenset[tuple[str, str]]:
-        rng = self._rng(_PURPOSE_HELD_OUT)
+        rng = _rng(0, _PURPOSE_HELD_OUT)
         hair, backgrounds = (self.attributes[n].words for n in ("hair_colour", "background"))
         count = round(HELD_OUT_SHARE * len(hair) * len(backgrounds))
         pairs = zip(rng.permutation(hair), rng.permutation(backgrounds), strict=False)
@@ -101,7 +99,7 @@ class People:
 
     def _draw_new_looks(self) -> frozenset[tuple[str, ...]]:
         """Draw equally many for each hair colour, as val needs some of each."""
-        rng, found = self._rng(_PURPOSE_NEW), []
+        rng, found = _rng(0, _PURPOSE_NEW), []
         looks = list(product(*(self.attributes[name].words for name in self._stays)))
         place = self._stays.index("hair_colour")
         for hair in self.attributes["hair_colour"].words:
@@ -125,7 +123,7 @@ class People:
 
     def _draw(self, identity: int) -> tuple[Attributes, Attributes, Attributes]:
         """Return the base, edited and other state of an identity."""
-        rng, turn = self._rng(identity), self._turn(identity)
+        rng, turn = _rng(self.seed, identity), self._turn(identity)
         base = self._draw_base(identity, rng)
         hair = base["hair_colour"]
         base["background"] = _pick(self._backgrounds_seen(hair), rng)
@@ -168,7 +166,7 @@ class People:
 
     def _draw_pair(self, identity: int) -> str:
         """Return the background of an identity and the next one side by side."""
-        rng = self._rng(_PURPOSE_PAIR + identity)
+        rng = _rng(self.seed, _PURPOSE_PAIR + identity)
         hair = [
             self._states[i][BASE]["hair_colour"] for i in (identity, self.next_identity(identity))
         ]
@@ -179,3 +177,7 @@ class People:
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]
+
+
+def _rng(seed: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, purpose]))

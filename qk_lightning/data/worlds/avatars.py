@@ -16,13 +16,19 @@ from typing import Any, Literal
 import numpy as np
 
 from qk_lightning.data.sample import Sample, Split
+from qk_lightning.data.worlds import avatar_art, avatar_people, avatar_tables
 from qk_lightning.data.worlds import avatar_questions as questions
 from qk_lightning.data.worlds import avatar_text as text
 from qk_lightning.data.worlds.asked_question import Question
 from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
-from qk_lightning.data.worlds.drawn_world import DrawnWorld, Layouts, check_options
+from qk_lightning.data.worlds.drawn_world import (
+    DrawnWorld,
+    Layouts,
+    check_options,
+    sources_digest,
+)
 
 _KINDS: dict[str, Layouts] = {
     "text_to_image": ((BASE,), (EDITED,), (OTHER,)),
@@ -90,7 +96,8 @@ class Avatars(DrawnWorld):
     def fingerprint(self) -> str:
         """A short hash of all that decides samples and pixels; file-name safe."""
         population = (self.num_train, self.num_val, self.world_seed)
-        content = repr((self.version, population, self.renderer.fingerprint()))
+        code = sources_digest(avatar_art, avatar_people, avatar_tables)
+        content = repr((self.version, population, self.renderer.fingerprint(), code))
         return f"avatars-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def draw(self, row: int) -> np.ndarray:

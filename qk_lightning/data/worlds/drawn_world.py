@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -191,6 +192,16 @@ class DrawnWorld(World):
 def next_item(item: int, first: int, count: int) -> int:
     """Return the item after one of `count` from `first` on; after the last comes the first."""
     return first + (item - first + 1) % count
+
+
+def sources_digest(*modules: ModuleType) -> str:
+    """Return a digest of the source of the modules that decide what a world draws.
+
+    Args:
+        modules: Modules of this package.
+    """
+    texts = [Path(str(module.__file__)).read_bytes() for module in modules]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def seeded(seed: int, purpose: str, split: str, index: int) -> np.random.Generator:

@@ -54,7 +54,7 @@ class Items:
         self.num_train = num_train
         self.num_val = num_val
         self.seed = seed
-        self.held_out = HeldOut(shapes, seed)
+        self.held_out = HeldOut(shapes)
         self.drawer = SceneDrawer(shapes, self.held_out, free)
         self._drawn: dict[tuple[str, int], Any] = {}
         self._kept: dict[str, list[Any]] = {}

@@ -28,7 +28,8 @@ class HeldOut:
 
     Args:
         shapes: The world's shapes.
-        seed: Draws the combinations.
+        seed: Draws the combinations. Every world has the same, whatever its own seed, so that
+            weights that were trained in one have not seen what another holds out.
 
     Attributes:
         pairs: (shape, colour), a fifth of them; every shape and every colour is seen otherwise.
@@ -37,7 +38,7 @@ class HeldOut:
         relations: (relation, shape A, shape B), each with its mirror image (B, A).
     """
 
-    def __init__(self, shapes: Sequence[str], seed: int) -> None:
+    def __init__(self, shapes: Sequence[str], seed: int = 0) -> None:
         self.seed = seed
         rng = np.random.Generator(np.random.Philox(key=[seed, 2**62]))
         self.pairs = _draw_pairs(shapes, rng)

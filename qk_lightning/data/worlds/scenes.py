@@ -18,9 +18,23 @@ from typing import Any, Literal
 import numpy as np
 
 from qk_lightning.data.sample import Progress, Sample, Split
-from qk_lightning.data.worlds import scene_art, scene_questions
+from qk_lightning.data.worlds import (
+    scene_art,
+    scene_draw,
+    scene_edits,
+    scene_graph,
+    scene_items,
+    scene_places,
+    scene_questions,
+    scene_split,
+)
 from qk_lightning.data.worlds.asked_question import Question
-from qk_lightning.data.worlds.drawn_world import DrawnWorld, Layouts, check_options
+from qk_lightning.data.worlds.drawn_world import (
+    DrawnWorld,
+    Layouts,
+    check_options,
+    sources_digest,
+)
 from qk_lightning.data.worlds.scene_edits import Edit
 from qk_lightning.data.worlds.scene_graph import SHAPES, SMALL_SHAPES, Scene
 from qk_lightning.data.worlds.scene_items import (
@@ -36,6 +50,7 @@ from qk_lightning.data.worlds.scene_items import (
 from qk_lightning.data.worlds.scene_samples import told
 from qk_lightning.data.worlds.scene_split import HeldOut
 
+_DRAWING = (scene_art, scene_draw, scene_edits, scene_graph, scene_items, scene_places, scene_split)
 _KINDS: dict[str, Layouts] = {
     "text_to_image": ((SCENE,), (SCENE,), (SOURCE,), (SCENE,), (EDITED,)),
     "reconstruction": tuple((k, k) for k in (SCENE, SOURCE, EDITED, ELSEWHERE, SUBJECTS)),
@@ -121,9 +136,9 @@ class Scenes(DrawnWorld):
     @cached_property
     def _fingerprint(self) -> str:
         population = (self.size, self.num_train, self.num_val, self.world_seed)
-        # Some scenes and pictures stand for the code and the generator that draw them all.
+        # Some scenes and pictures stand for numpy's generator, which draws them all.
         step = self.num_images // 24 // NUM_KINDS * NUM_KINDS + 1  # so that all kinds take turns
-        content = [repr((self.version, population)).encode()]
+        content = [repr((self.version, population, self.free, sources_digest(*_DRAWING))).encode()]
         for row in range(0, self.num_images, step):
             scene = self.scene_of(row)
             content += [repr(scene).encode(), scene_art.render(scene, self.size).tobytes()]

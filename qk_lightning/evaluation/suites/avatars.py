@@ -27,7 +27,7 @@ class Avatars(Suite):
         found += [Metric(task, "score", (task,)) for task in tasks if task != "text_to_image"]
         if "editing" in tasks:
             found += [Metric(part, part, ("editing",)) for part in ("changed", "kept")]
-            found.append(Metric("untouched_psnr", "untouched_psnr", ("editing",)))
+            found.append(Metric("untouched_psnr", "untouched_psnr", ("editing",), is_share=False))
         if "customised" in tasks:
             found += [Metric(part, part, ("customised",)) for part in ("rank1", "mrr")]
         return found

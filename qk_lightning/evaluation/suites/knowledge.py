@@ -16,7 +16,7 @@ import numpy as np
 from qk_lightning.data.sample import World
 from qk_lightning.data.worlds.scene_graph import COLOURS, SIZES, Scene, SceneObject
 from qk_lightning.evaluation.item import SEEN, Item, Metric, Pictures
-from qk_lightning.evaluation.suite import Count, Suite, limit_of
+from qk_lightning.evaluation.suite import Count, Suite, choose, limit_of
 from qk_lightning.evaluation.verdict import Verdict
 
 FACT, DIRECT = "fact", "direct"
@@ -50,16 +50,15 @@ class Knowledge(Suite):
         seed: int = 0,
         tasks: Sequence[str] | None = None,
     ) -> list[Item]:
-        """List pairs of prompts; with a `count`, evenly from all of them."""
+        """List pairs of prompts; with a `count`, as many of each topic."""
         from qk_lightning.data.worlds.scene_facts import knowledge_prompts
 
         found = []
         for kind, task in self.offers(worlds, tasks):
             prompts, limit = list(knowledge_prompts(worlds[kind])), limit_of(count, task)
-            wanted = len(prompts) if limit is None else min(len(prompts), max(1, limit // 2))
-            chosen = np.linspace(0, len(prompts), wanted, endpoint=False).astype(int)
-            for index in chosen.tolist():
-                found += [_item(kind, prompts[index], index, seed, form) for form in (FACT, DIRECT)]
+            items = [_item(kind, given, n, seed, FACT) for n, given in enumerate(prompts)]
+            for fact in choose(items, None if limit is None else max(1, limit // 2)):
+                found += [fact, _item(kind, prompts[fact.index], fact.index, seed, DIRECT)]
         return found
 
     def target(self, world: World, item: Item) -> np.ndarray:
@@ -69,7 +68,7 @@ class Knowledge(Suite):
         return render(Scene.from_dict(item.facts["scene"]), world.size)
 
     def verdicts(self, world: World, pictures: Pictures) -> list[Verdict]:
-        """Add what makes the mean over all rows the difference of the two forms' means."""
+        """Add what makes a topic's mean over all rows the difference of its two forms' means."""
         read = super().verdicts(world, pictures)
         signs = [2.0 if item.tag.startswith(DIRECT) else -2.0 for item in pictures.items]
         return [
@@ -85,7 +84,7 @@ class Knowledge(Suite):
         found = [
             Metric("overall", "verdict", tags=facts, mean_of="tag"),
             Metric("direct", "verdict", tags=direct, mean_of="tag"),
-            Metric("gap", "gap"),
+            Metric("gap", "gap", mean_of="topic", is_share=False),
         ]
         if any(item.split != SEEN for item in items):
             found.append(Metric("held_out", "verdict", tags=facts, splits=("phrasing",)))
@@ -94,13 +93,14 @@ class Knowledge(Suite):
 
 def _item(kind: str, given: Mapping[str, Any], index: int, seed: int, form: str) -> Item:
     topic, name = given["topic"], f"{kind}-knowledge-{index:05d}"
+    is_new = bool(given["held_out"]) and form == FACT
     facts = {
         "tag": READER_TAGS[topic],
         "include": given["include"],
         "exclude": given["exclude"],
         "asks_background": False,
         "scene": _scene(given["include"][0], index).to_dict(),
-        "held_out": {"phrasing": bool(given["held_out"])},
+        "held_out": {"phrasing": is_new},
         **{key: given[key] for key in ("topic", "word", "phrase")},
     }
     return Item(
@@ -113,7 +113,7 @@ def _item(kind: str, given: Mapping[str, Any], index: int, seed: int, form: str)
         seed=seed,
         index=index,
         facts=facts,
-        split="phrasing" if given["held_out"] else SEEN,
+        split="phrasing" if is_new else SEEN,
         group=name,
     )
 

@@ -39,12 +39,12 @@ class Reconstruction(Suite):
     def metrics(self, items: Sequence[Item]) -> list[Metric]:
         """List PSNR in dB and the reader's mean score, over all worlds and of each."""
         found = [
-            Metric("psnr", "psnr", mean_of="world"),
+            Metric("psnr", "psnr", mean_of="world", is_share=False),
             Metric("accuracy", "score", mean_of="world"),
         ]
         worlds = dict.fromkeys(item.world for item in items)
         if len(worlds) > 1:
             for kind in worlds:
-                found.append(Metric(f"{kind}_psnr", "psnr", worlds=(kind,)))
+                found.append(Metric(f"{kind}_psnr", "psnr", worlds=(kind,), is_share=False))
                 found.append(Metric(f"{kind}_accuracy", "score", worlds=(kind,)))
         return found

@@ -37,5 +37,6 @@ class Scenes(Suite):
             found.append(Metric("colours", "colours", tags=coloured, mean_of="tag"))
         found += [Metric(tag, "verdict", tags=(tag,)) for tag in tags]
         if "color_attr" in tags:
-            found += [Metric(part, part, tags=("color_attr",)) for part in ("swapped", "leaked")]
+            for part in ("swapped", "leaked"):  # lower is better
+                found.append(Metric(part, part, tags=("color_attr",), worst=1.0))
         return found
