@@ -40,6 +40,7 @@ from qk_lightning.training.checkpoints import (
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
 
+VLM_SHARE = 4  # questions of each world at the end of a run, in units of validation.num_samples
 log = logging.getLogger("qk_lightning")
 
 
@@ -169,7 +170,9 @@ def _score(
 ) -> None:
     """Measure the finished weights: validation loss, then what the system draws."""
     from qk_lightning.evaluation.stage_scores import score_stage
+    from qk_lightning.evaluation.vlm_answers import score_vlm
     from qk_lightning.systems.query_kontext import QueryKontext
+    from qk_lightning.systems.understanding import Understanding
 
     options = system.config.trainer
     scores: dict[str, float] = {}
@@ -190,6 +193,10 @@ def _score(
         system.to(trainer.strategy.root_device)
         system.merge_adapters()
         scores |= score_stage(system, data, run)
+    if isinstance(system, Understanding):
+        scores |= score_vlm(
+            system.vlm, data.world, VLM_SHARE * system.config.validation.num_samples
+        )
     for logger in loggers:
         logger.log_metrics(scores, options.max_steps - 1)  # as Lightning counts, from 0
         logger.finalize("success")

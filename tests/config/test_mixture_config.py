@@ -36,7 +36,7 @@ def test_options_of_the_worlds_are_filled_in_and_opened(preset):
     assert node.size == 32 and node.worlds.a.style == "micah" and node.worlds.a.weight == 1.0
     world = open_world(node)
     assert world.weights == {"a": 1.0, "avatars": 2.0} and world.size == 32
-    assert [part.world.num_identities for part in world.parts()] == [6, 5]
+    assert [part.world.num_train for part in world.parts()] == [6, 5]
     off = open_world(compose(preset, ["data.world.worlds.a.weight=0"]).cfg.data.world)
     assert list(off.worlds) == ["avatars"]
 
