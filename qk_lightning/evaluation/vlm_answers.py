@@ -15,6 +15,7 @@ from qk_lightning.data.sample import World
 from qk_lightning.data.worlds.asked_question import LONG, Question
 from qk_lightning.evaluation.understanding import score_understanding
 from qk_lightning.parts.vlms.qwen2_5_vl import Qwen25VL
+from qk_lightning.systems.understanding import Understanding
 
 MAX_ANSWER_TOKENS = 8  # of a short answer, such as "bottom right"
 MAX_DESCRIPTION_TOKENS = 48  # the longest, of four objects, has 41 in the small VLM's tokenizer
@@ -22,12 +23,12 @@ MAX_DESCRIPTION_TOKENS = 48  # the longest, of four objects, has 41 in the small
 
 @torch.no_grad()
 def score_vlm(
-    vlm: Qwen25VL, world: World, num_questions: int, batch_size: int = 64
+    system: Understanding, world: World, num_questions: int, batch_size: int = 64
 ) -> dict[str, float]:
-    """Ask a VLM held-out questions; see `score_understanding`.
+    """Ask a system's VLM held-out questions; see `score_understanding`.
 
     Args:
-        vlm: A VLM that was taught by `Understanding`.
+        system: With its VLM built and loaded.
         world: A world with questions, or a mixture.
         num_questions: Questions of each world.
         batch_size: Questions answered at once.
@@ -38,7 +39,7 @@ def score_vlm(
 
     def answer(asked_world: World, questions: Sequence[Question]) -> list[str]:
         """Answer with this VLM."""
-        return answers_of(vlm, asked_world, questions, batch_size)
+        return answers_of(system.vlm, asked_world, questions, batch_size)
 
     return score_understanding(answer, world, num_questions)
 
