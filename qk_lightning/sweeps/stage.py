@@ -194,9 +194,7 @@ def _score(
         system.merge_adapters()
         scores |= score_stage(system, data, run)
     if isinstance(system, Understanding):
-        scores |= score_vlm(
-            system.vlm, data.world, VLM_SHARE * system.config.validation.num_samples
-        )
+        scores |= score_vlm(system, data.world, VLM_SHARE * system.config.validation.num_samples)
     for logger in loggers:
         logger.log_metrics(scores, options.max_steps - 1)  # as Lightning counts, from 0
         logger.finalize("success")
