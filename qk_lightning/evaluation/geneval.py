@@ -205,7 +205,7 @@ def named_share(detections: Sequence[Detection], include: Sequence[Clause], key:
         include: the clauses.
         key: `class` or `color`.
     """
-    wanted = Counter({clause[key]: 0 for clause in include if key in clause})
+    wanted: Counter[str] = Counter()
     for clause in include:
         if key in clause:
             wanted[clause[key]] += clause["count"]

@@ -14,7 +14,7 @@ import numpy as np
 from qk_lightning.data.worlds.scene_graph import SHAPES, SMALL_SHAPES, Scene
 from qk_lightning.evaluation import scene_verdicts as verdicts
 from qk_lightning.evaluation.scene_reading import SceneReading, read_scene
-from qk_lightning.evaluation.subject_gallery import Identity, gallery_rank, identity_of
+from qk_lightning.evaluation.subject_gallery import Identity, gallery_rank
 from qk_lightning.evaluation.verdict import Verdict, as_uint8
 
 SUBJECT_TASKS = ("customised", "multi_subject")
@@ -98,7 +98,7 @@ class SceneReader:
                     picture,
                     reading.background_colour,
                     (seen.x, seen.y, seen.size),
-                    identity_of(item),
+                    item.identity,
                     self.gallery,
                 )
                 for seen in reading.objects

@@ -17,7 +17,6 @@ from qk_lightning.data.worlds.scene_graph import (
     MARKED_SHAPES,
     MARKS,
     REACH,
-    SceneObject,
 )
 from qk_lightning.evaluation.scene_templates import blurred, coverage
 
@@ -126,8 +125,3 @@ def _shares(
     sharp = coverage(shapes, np.array([[x, y, radius]]), 0, 0, *near.shape)[0]
     shares: np.ndarray = blurred(sharp, (_BLUR,))[0][:, near]
     return shares
-
-
-def identity_of(item: SceneObject) -> Identity:
-    """Return what stays of an object when it is shown elsewhere."""
-    return item.shape, item.colour, item.mark, item.mark_colour

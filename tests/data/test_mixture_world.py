@@ -68,7 +68,6 @@ def test_rows_and_samples_come_one_world_after_the_other():
     assert world.part_of(19).label == "one"
     assert (world.image(29) == TinyWorld().image(9)).all()
     assert world.sample("text_to_image", "train", 40 + 30).id == "tiny/text_to_image-train-0"
-    assert world.start_of("tiny", "text_to_image", "train") == 30
     for row in (-1, 40):
         with pytest.raises(IndexError, match="40 images"):
             world.image(row)

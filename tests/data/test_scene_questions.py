@@ -19,7 +19,7 @@ from qk_lightning.data.worlds.asked_question import (
     READ,
     SHORT,
 )
-from qk_lightning.data.worlds.facts import ALL_FACTS, FACTS
+from qk_lightning.data.worlds.facts import ALL_FACTS
 from qk_lightning.data.worlds.scene_facts import knowledge_prompts
 from qk_lightning.data.worlds.scene_graph import Scene, SceneObject
 from qk_lightning.data.worlds.scene_restated import restate
@@ -164,12 +164,11 @@ def test_prompts_are_restated_with_all_they_say_and_no_more(world):
 def test_facts_never_name_their_word_and_one_phrase_of_each_is_held_out():
     phrases = [fact.phrase for fact in ALL_FACTS]
     assert len(set(phrases)) == len(phrases)
-    for word, known in FACTS.items():
+    for word in {fact.word for fact in ALL_FACTS}:
+        known = [fact for fact in ALL_FACTS if fact.word == word]
         assert len(known) >= 3
-        assert sum(fact.held_out for fact in ALL_FACTS if fact.word == word) == 1
-        for fact in ALL_FACTS:
-            if fact.word == word:
-                assert word not in re.findall(r"\w+", fact.phrase)
+        assert sum(fact.held_out for fact in known) == 1
+        assert not any(word in re.findall(r"\w+", fact.phrase) for fact in known)
 
 
 def test_every_held_out_phrase_is_asked_as_a_plain_fact(world):
@@ -190,7 +189,6 @@ def test_knowledge_prompts_ask_only_for_what_train_has_seen(world):
         assert clause["class"] in world.shapes
         assert (clause["class"], clause.get("color")) not in world.held_out.pairs
         assert (clause["count"], clause["class"]) not in world.held_out.counts
-    assert len(list(knowledge_prompts(world, num=30))) == 30
 
 
 def test_no_word_is_unknown_to_the_tokenizer(world, asked):

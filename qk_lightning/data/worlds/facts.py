@@ -76,11 +76,6 @@ def _facts() -> Iterator[Fact]:
 
 
 ALL_FACTS: tuple[Fact, ...] = tuple(_facts())
-# All phrases of a word.
-FACTS: dict[str, tuple[str, ...]] = {
-    word: tuple(fact.phrase for fact in ALL_FACTS if fact.word == word)
-    for word in dict.fromkeys(fact.word for fact in ALL_FACTS)
-}
 
 
 def facts_about(words: frozenset[str] | set[str], topic: str | None = None) -> tuple[Fact, ...]:

@@ -155,17 +155,6 @@ class Mixture(World):
         """The number of samples of a task in a split, over all worlds."""
         return sum(world.num_samples(task, split) for world in self.worlds.values())
 
-    def start_of(self, label: str, task: str, split: Split) -> int:
-        """Returns the index here of a world's sample 0 of a task and split.
-
-        Args:
-            label: The world's label.
-            task: One of `tasks`.
-            split: "train" or "val".
-        """
-        before = list(self.worlds)[: list(self.worlds).index(label)]
-        return sum(self.worlds[name].num_samples(task, split) for name in before)
-
     def sample(self, task: str, split: Split, index: int) -> Sample:
         """Returns sample `index` (modulo `num_samples`) of a task and split."""
         index %= self.num_samples(task, split)

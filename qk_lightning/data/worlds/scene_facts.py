@@ -83,20 +83,19 @@ def told(fact: Fact, shape: str, colour: str) -> tuple[str, str]:
     return f"{fact.phrase} {plural(shape)}.", f"{fact.word} {plural(shape)}."
 
 
-def knowledge_prompts(world: Scenes, num: int | None = None) -> Iterator[dict[str, Any]]:
+def knowledge_prompts(world: Scenes) -> Iterator[dict[str, Any]]:
     """Give prompts that name by a fact what they ask for, each with the same prompt said directly.
 
     Only what train shows in pictures is asked for: whatever goes wrong is the fact.
 
     Args:
         world: The scenes.
-        num: Prompts at most; None for one a fact and object.
 
     Yields:
         "prompt", "direct", "topic", "word", "phrase", "held_out" (whether the phrase was held out
         of captions), and "include" and "exclude" in GenEval's schema. Facts take turns.
     """
-    facts, given = known_facts(world), 0
+    facts = known_facts(world)
     for turn in range(len(COLOURS) * len(world.shapes)):
         for number, fact in enumerate(facts):
             shape = world.shapes[(turn + number) % len(world.shapes)]
@@ -105,9 +104,6 @@ def knowledge_prompts(world: Scenes, num: int | None = None) -> Iterator[dict[st
                 continue
             if breaks(world, fact, shape, colour):
                 continue
-            if num is not None and given >= num:
-                return
-            given += 1
             yield _knowledge_row(fact, shape, colour)
 
 
