@@ -17,7 +17,7 @@ from qk_lightning.data.worlds.scene_items import BREAKS, SCENE, Items
 from qk_lightning.data.worlds.scene_split import KINDS
 from qk_lightning.data.worlds.scene_text import Telling
 
-TOLD_PLAINLY = 0.3  # share of train captions that say no more than their tag asks
+TOLD_PLAINLY = 0.7  # share of train captions that say no more than their tag asks
 _ORDERS = {
     "reconstruction": scene_orders.copy_order,
     "customised": scene_orders.reference_order,
