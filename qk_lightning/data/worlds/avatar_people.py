@@ -18,7 +18,7 @@ from qk_lightning.data.worlds.avatar_tables import (
     is_pair,
     pair_attributes,
 )
-from qk_lightning.data.worlds.drawn_world import next_item
+from qk_lightning.data.worlds.drawn import next_item
 
 BASE, EDITED, OTHER, PAIR = range(4)
 NUM_KINDS = 4

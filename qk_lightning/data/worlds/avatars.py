@@ -23,7 +23,7 @@ from qk_lightning.data.worlds.asked_question import Question
 from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
-from qk_lightning.data.worlds.drawn_world import (
+from qk_lightning.data.worlds.drawn import (
     DrawnWorld,
     Layouts,
     check_options,

@@ -17,7 +17,7 @@ import numpy as np
 
 from qk_lightning.data.disk_cache import build_once
 from qk_lightning.data.sample import Split
-from qk_lightning.data.worlds.drawn_world import next_item, seeded
+from qk_lightning.data.worlds.drawn import next_item, seeded
 from qk_lightning.data.worlds.scene_draw import TAGS, SceneDrawer
 from qk_lightning.data.worlds.scene_edits import OPS, Edit, draw_edit
 from qk_lightning.data.worlds.scene_graph import MARKED_SHAPES, Scene, SceneObject

@@ -29,7 +29,7 @@ from qk_lightning.data.worlds import (
     scene_split,
 )
 from qk_lightning.data.worlds.asked_question import Question
-from qk_lightning.data.worlds.drawn_world import (
+from qk_lightning.data.worlds.drawn import (
     DrawnWorld,
     Layouts,
     check_options,
