@@ -27,8 +27,7 @@ def ui(options: argparse.Namespace) -> int:
         print(f"the store is a server with a page of its own: {address}")
         return 0
     page = open_page(options.host, options.port)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     print(f"MLflow store {store_uri()}\nstarting its page ...", flush=True)
     try:
         with page:
@@ -43,6 +42,9 @@ def ui(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nended")
         return 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return FAILED
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -47,16 +46,20 @@ class Page:
         host = "127.0.0.1" if self.host in ANY_HOST else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    @property
+    def command(self) -> list[str]:
+        """The server's command line."""
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri()]
+        return [*command, "--host", self.host, "--port", str(self.port), "--workers", "1"]
+
     def __enter__(self) -> Page:
         """Start the server."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri()]
-        command += ["--host", self.host, "--port", str(self.port), "--workers", "1"]
         off = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C reaches this process alone, which then ends all of it.
             self._process = subprocess.Popen(
-                command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -94,12 +97,17 @@ class Page:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise RuntimeError(f"MLflow's server has ended at once:\n{self.last_words()}")
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return
+            if self._answers():
+                return
             time.sleep(0.25)
         raise RuntimeError(f"MLflow's server does not answer:\n{self.last_words()}")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # urllib's own errors too
+            return False
 
     def wait(self) -> int:
         """Wait until the server ends, which it does not by itself.
