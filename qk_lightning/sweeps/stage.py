@@ -26,6 +26,7 @@ from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
+from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import (
     ProgressCallback,
     Report,
@@ -85,7 +86,9 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
-    trainer = _trainer(run, cfg, data, [progress, *([ema] if ema else [])], loggers)
+    trainer = _trainer(
+        run, cfg, data, [progress, *([ema] if ema else []), ValidationPictures(run)], loggers
+    )
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
