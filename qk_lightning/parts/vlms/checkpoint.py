@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from qk_lightning.parts.base import WEIGHT_FILES, is_meta
+from qk_lightning.parts.base import WEIGHT_FILES, is_meta, not_finite
 
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf")
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 
@@ -27,9 +28,20 @@ def holds_weights(folder: Path) -> bool:
 
     Returns:
         False for a configuration alone.
+
+    Raises:
+        ValueError: Weights of another kind, which random ones must not stand in for.
     """
     names = [f"{name}{end}" for name in WEIGHT_FILES for end in ("", ".index.json")]
-    return any((folder / name).is_file() for name in names)
+    if any((folder / name).is_file() for name in names):
+        return True
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in OTHER_WEIGHTS)
+    if others:
+        raise ValueError(
+            f"vlm.path: {str(folder)!r} holds {others[0]}, and only safetensors are read: convert "
+            "it (save_pretrained writes safetensors), or remove it to start from random weights"
+        )
+    return False
 
 
 def read_config(source: str, model_type: str) -> Any:
@@ -90,13 +102,18 @@ def load(model: nn.Module, source: str, **options: Any) -> nn.Module:
         A model with the checkpoint's weights.
 
     Raises:
-        ValueError: Weights are missing, left over or of another shape.
+        ValueError: Weights are missing, left over, of another shape, or not finite.
     """
-    with no_progress_bar():
-        loaded, report = type(model).from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, **options
-        )
+    try:
+        with no_progress_bar():
+            loaded, report = type(model).from_pretrained(
+                source, use_safetensors=True, output_loading_info=True, **options
+            )
+    except RuntimeError as error:  # how transformers says that shapes differ
+        raise ValueError(f"vlm.path: the weights in {source} do not fit: {error}") from error
     problems = {k: sorted(map(str, v)) for k, v in report.items() if v}
+    if bad := not_finite(dict(loaded.named_parameters())):
+        problems["nan_or_inf"] = bad
     if problems:
         raise ValueError(f"vlm.path: the weights in {source} do not fit the model: {problems}")
     frozen = {name for name, own in model.named_parameters() if not own.requires_grad}
