@@ -24,6 +24,7 @@ USAGE = (
     "qk evaluate RUN SUITE | qk evaluate --images FOLDER SUITE | "
     "qk evaluate prompts SUITE --output FOLDER | qk evaluate readers"
 )
+NAMES = "name the folder that holds <id>.png; `qk evaluate prompts` lists the ids"
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -103,6 +104,7 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     from qk_lightning.cli.draw import run_of
     from qk_lightning.evaluation.prompt_set import make_prompt_set
     from qk_lightning.evaluation.run_suite import Origin, score_prompts, suites_for
+    from qk_lightning.evaluation.score import find_pictures
     from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.evaluation.table import print_summary
 
@@ -118,6 +120,8 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
         for world in worlds.values():
             world.prepare()
         prompts = make_prompt_set(suite, worlds, request.count, request.seed)
+        if not find_pictures(folder, prompts.items, request.num_samples).files:
+            raise ConfigError(Problem("--images", str(folder), "a picture of an item", NAMES))
         output = Path(options.output or folder / "evaluation") / suite.name
         origin, codec = Origin(str(folder)), _codec()
         print_summary(score_prompts(folder, output, prompts, worlds, request, origin, codec))
@@ -127,11 +131,10 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
 
 def _check_pictures(folder: Path) -> None:
     """See that there are pictures at all: a wrong folder is no score of 0."""
-    fix = "name the folder that holds <id>.png; `qk evaluate prompts` lists the ids"
     if not folder.is_dir():
-        raise ConfigError(Problem("--images", str(folder), "a folder", fix))
+        raise ConfigError(Problem("--images", str(folder), "a folder", NAMES))
     if next(folder.rglob("*.png"), None) is None:
-        raise ConfigError(Problem("--images", str(folder), "a folder with PNG files in it", fix))
+        raise ConfigError(Problem("--images", str(folder), "a folder with PNG files in it", NAMES))
 
 
 def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) -> int:

@@ -196,25 +196,28 @@ class RunFolder:
         """Read metrics.csv; a last line that a kill cut short, or one that is garbage, is left out.
 
         Returns:
-            Rows of step (int), metric (str) and value (float).
+            Rows of step (int), metric (str) and value (float); what was measured twice at one
+            step, as by a run that was stopped while it was scored, has its later value.
         """
         file = self.path / "metrics.csv"
         if not file.is_file():
             return []
-        rows, damaged = [], 0
-        text = file.read_text(errors="replace")
-        complete = text[: text.rfind("\n") + 1]
-        for line in complete.splitlines():
+        text, damaged = file.read_text(errors="replace"), 0
+        found: dict[tuple[int, str], float] = {}
+        for line in text[: text.rfind("\n") + 1].splitlines():
             if line == ",".join(METRICS_HEADER):
                 continue
             try:
                 step, metric, value = line.split(",")
-                rows.append({"step": int(step), "metric": metric, "value": float(value)})
+                found[int(step), metric] = float(value)
             except ValueError:
                 damaged += 1
         if damaged:
             log.warning("%s: %d lines cannot be read and are left out", file, damaged)
-        return rows
+        return [
+            {"step": step, "metric": metric, "value": value}
+            for (step, metric), value in found.items()
+        ]
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop what was measured after `step`: a resumed run measures it again.

@@ -45,6 +45,10 @@ class Case:
         words = self.words.split() if isinstance(self.words, str) else self.words
         return [word.replace("ROOT", str(root)) for word in words]
 
+    def may_write(self, name: str) -> bool:
+        """Tell whether a path under the root may appear: one of `new`, or a folder above it."""
+        return any(name.startswith(one) or one.startswith(f"{name}/") for one in self.new)
+
 
 def tree(root: Path) -> dict[str, str]:
     """A digest of every file, "" for a folder, by path under the root."""

@@ -14,7 +14,6 @@ from PIL import Image
 
 LINE = {"prompt": "red", "target": "0.png"}
 SOURCE = [{"path": "0.png", "role": "source"}]
-CACHE = ("runs/cache",)
 
 
 def picture(root: Path) -> None:
@@ -61,7 +60,9 @@ def image(name: str, content: bytes, *says: str, suffix: str = "png") -> Case:
     text = f"{json.dumps(LINE)}\n{json.dumps({**LINE, 'target': file})}\n"
     words = ("fit", "tiny/stage1", "data.world={name: jsonl, path: ROOT/mine.jsonl}")
     words += ("data.tasks={text_to_image: 1, reconstruction: 0}",)
-    return Case(name, words, ("mine.jsonl:2", file, *says), {file: content, "mine.jsonl": text}, picture)
+    return Case(
+        name, words, ("mine.jsonl:2", file, *says), {file: content, "mine.jsonl": text}, picture
+    )
 
 
 def world(name: str, *words: str, says: tuple[str, ...]) -> Case:
@@ -75,16 +76,17 @@ LINES = [
     lines("a list for a line", "[1, 2]", says=("mine.jsonl:1", "a JSON object")),
     lines("no prompt", {"target": "0.png"}, says=("mine.jsonl:1: prompt", 'write "prompt"')),
     lines("no target", {"prompt": "x"}, says=("mine.jsonl:1: target", "the path of the image")),
-    lines("a number for a prompt", {**LINE, "prompt": 5}, says=("mine.jsonl:1: prompt = 5", "a str")),
+    lines("a number for a prompt", {**LINE, "prompt": 5}, says=("prompt = 5", "a str")),
     lines("a misspelt key", {**LINE, "promt": "x"}, says=("mine.jsonl:1: promt", "'prompt'")),
     lines("images of no list", {**LINE, "images": 5}, says=("mine.jsonl:1: images = 5", "a list")),
     lines("an unknown role", {**LINE, "images": [{"path": "0.png", "role": "sauce"}]},
           says=("mine.jsonl:1: images.role", "did you mean 'source'?")),
-    lines("two sources", {**LINE, "images": SOURCE * 2}, says=("images.role", "at most one source")),
-    lines("an edit of nothing", {**LINE, "task": "editing"}, says=("mine.jsonl:1: task", '"images"')),
+    lines("two sources", {**LINE, "images": SOURCE * 2}, says=("images.role", "one source")),
+    lines("an edit of nothing", {**LINE, "task": "editing"}, says=("jsonl:1: task", '"images"')),
     lines("a task of a list", {**LINE, "task": ["editing"]}, says=("mine.jsonl:1: task", "known")),
-    lines("an id twice", {**LINE, "id": "a"}, {**LINE, "id": "a"}, says=("mine.jsonl:2: id", "rename")),
-    lines("a picture that is not", {**LINE, "target": "../1.png"}, says=("1.png", "paths are relative")),
+    lines("an id twice", {**LINE, "id": "a"}, {**LINE, "id": "a"}, says=("jsonl:2: id", "rename")),
+    lines("a picture outside that is not", {**LINE, "target": "../1.png"},
+          says=("../1.png", "paths are relative")),
     lines("a picture in a text", {**LINE, "target": "data:image/png;base64," + "A" * 5000},
           says=("mine.jsonl:1: image", "paths are relative")),
     lines("an empty file", says=("mine.jsonl", "at least one line")),

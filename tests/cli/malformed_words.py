@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from malformed_case import Case
 from PIL import Image
 
 CACHE = ("runs/cache",)
-SMALL = "avatars.num_identities=4 avatars.num_val=4 --limit 2"
+SMALL = "avatars.num_identities=4 avatars.num_val=4 scenes.num_scenes=2 scenes.num_val=2 --limit 2"
 DRAW = "generate stage2 --output ROOT/out"
 
 
@@ -16,6 +17,12 @@ def red(root: Path) -> None:
     """Draw a picture that no item of a suite has."""
     (root / "theirs").mkdir()
     Image.new("RGB", (32, 32), "red").save(root / "theirs" / "0.png")
+
+
+def no_runs(root: Path) -> None:
+    """Put a file where all outputs go."""
+    shutil.rmtree(root / "runs")
+    (root / "runs").write_text("mine")
 
 
 CASES = [
@@ -36,7 +43,7 @@ CASES = [
     Case("a prompt without its flag", ("generate", "stage2", "a person"), ("a person", "usage")),
     Case("a file for a folder", "generate stage2 --output ROOT/out", ("--output", "is a file"),
          {"out": "mine"}),
-    Case("no such run", "generate stage9", ("run = 'stage9'", "did you mean 'stage")),
+    Case("no such run", "generate stage9", ("run = 'stage9'", "known: stage1-")),
     Case("two runs of a name", "runs show stage", ("run = 'stage'", "name one of them")),
     Case("a needed run", "runs rm stage1", ("run", "remove stage2-")),
     Case("a part that is not", "runs export stage2 hed ROOT/out", ("part = 'hed'", "'head'")),
@@ -58,5 +65,6 @@ CASES = [
          ("--output", "a file, not a folder")),
     Case("no samples", "data show avatars --per-task 0", ("--per-task = 0", "1 or more")),
     Case("a look at none", "data leakage avatars --limit -3", ("--limit = -3", "1 or more")),
-    Case("runs is a file", "fit tiny/stage1", ("runs", "is a file", "move the file")),
+    Case("runs is a file", "fit tiny/stage1", ("runs", "is a file", "move the file"),
+         prepare=no_runs),
 ]  # fmt: skip
