@@ -68,7 +68,7 @@ def what_is_wrong(content: bytes) -> str:
     Returns:
         The reason; "" if nothing is wrong.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -78,6 +78,8 @@ def what_is_wrong(content: bytes) -> str:
                 return ""
         with Image.open(io.BytesIO(content)) as image:
             image.load()
+    except UnidentifiedImageError:
+        return "no picture of a known format"
     except _unreadable() as error:
         return str(error) or type(error).__name__
     return ""

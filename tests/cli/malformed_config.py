@@ -89,7 +89,7 @@ PRESETS = [
     preset("a part of numbers", ON_TINY + "head: 5\n", "head = 5", "experiments/bad.yaml:2"),
     preset("a key that is a number", ON_TINY + "7: 1\n", "7 = 1", "known"),
     preset("a date for a name", ON_TINY + "name: 2024-01-01\n", "name", "bad.yaml:2"),
-    preset("an anchor in itself", "seed: &a [*a]\n", "experiments/bad.yaml", "write it anew"),
+    preset("an anchor in itself", "seed: &a [*a]\n", "experiments/bad.yaml:1", "mend"),
     preset("a number for a part", ON_TINY + "trainable: {5: full}\n", "trainable.5", "known: "),
     preset("a cycle of parents", ON_TINY + "parent: bad\n", "parent = 'bad'", "name another"),
 ]  # fmt: skip

@@ -39,12 +39,10 @@ def deep() -> bytes:
 def huge() -> bytes:
     """A PNG whose header promises 60,000 x 60,000 pixels."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + struct.pack(">I", len(header))
-        + chunk
-        + struct.pack(">I", zlib.crc32(chunk))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     )
 
 
@@ -101,7 +99,7 @@ PICTURES = [
     image("a cut JPEG", encoded("JPEG")[:2000], "save it again", suffix="jpg"),
     image("a cut WebP", encoded("WEBP")[:900], "save it again", suffix="webp"),
     image("no bytes", b"", "save it again"),
-    image("text for a picture", b"this is no picture", "save it again"),
+    image("text for a picture", b"this is no picture", "no picture", "save it again"),
     image("a picture of 16 bits", deep(), "8 bits", "save it again"),
     image("a picture too large", huge(), "exceeds limit", "save it again"),
 ]
@@ -113,8 +111,8 @@ WORLDS = [
     world("pictures of no size", "scenes", "size=0", says=("size", "fix")),
     world("a share above 1", "jsonl", "path=ROOT/mine.jsonl", "val_fraction=2",
           says=("val_fraction = 2.0", "for example 0.05")),
-    world("a share of a drawn world", "mixture", "worlds.avatars.size=16", "worlds.scenes.size=32",
-          says=("worlds.scenes.size", "data.world.size")),
+    world("pictures of two sizes", "mixture", "worlds.avatars.size=16", "worlds.scenes.size=32",
+          says=("worlds.scenes.size", "set world.size and no size")),
 ]  # fmt: skip
 
 CASES = [*LINES, *PICTURES, *WORLDS]

@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 
 WEIGHTS = "model.safetensors"
 FAILED = ("runs/stage1-", "runs/cache")
-NORM = "model.language_model.norm.weight"
+NORM = "model.norm.weight"  # as the file has it
 
 
 def vlm(name: str, change: Callable[[Path], object], *says: str, new: tuple[str, ...] = ()) -> Case:
     """A copy of the VLM at `ROOT/vlm` with something changed."""
     words = ("fit", "tiny/stage1", "vlm.path=ROOT/vlm")
-    return Case(name, words, ("vlm.path", *says), prepare=partial(on_vlm, change), new=new)
+    return Case(name, words, ("vlm", "ROOT/vlm", *says), prepare=partial(on_vlm, change), new=new)
 
 
 def on_vlm(change: Callable[[Path], object], root: Path) -> None:
@@ -94,23 +94,25 @@ CASES = [
     path("no such builtin", "vlm.path=builtin:laptop_vln", "builtin:laptop_vln", "did you mean"),
     path("no such model on the hub", "vlm.path=nobody/nothing", "vlm.path = 'nobody/nothing'",
          "give a folder"),
-    path("a codec for a VLM", "vlm.path=builtin:laptop_codec", "vlm.path", "config.json"),
+    path("a codec for a VLM", "vlm.path=builtin:laptop_codec", "laptop_codec", "model_type"),
     path("an autoencoder of nothing", "autoencoder.path=ROOT/gone", "autoencoder.path", "path"),
-    vlm("no config.json", lambda f: (f / "config.json").unlink(), "config.json", "give a folder"),
-    vlm("a broken config.json", lambda f: (f / "config.json").write_text("{"), "config", "folder"),
-    vlm("a list for a config.json", lambda f: (f / "config.json").write_text("[]"), "config.json"),
+    vlm("no config.json", lambda f: (f / "config.json").unlink(), "has no config.json"),
+    vlm("a broken config.json", lambda f: (f / "config.json").write_text("{"), "no JSON",
+        "bring it back"),
+    vlm("a list for a config.json", lambda f: (f / "config.json").write_text("[5]"), "no JSON"),
     vlm("another model's config.json", config(model_type="bert"), "'bert'", "another vlm"),
-    vlm("no tokenizer", lambda f: [p.unlink() for p in f.glob("*token*")], "tokenizer"),
-    vlm("no preprocessor", lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor"),
+    vlm("no tokenizer", lambda f: [p.unlink() for p in f.glob("*token*")], "a tokenizer", "copy"),
+    vlm("no preprocessor", lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor", "copy"),
     vlm("cut weights", cut, WEIGHTS, "copy or fetch the file again"),
     vlm("a shard that is not", half_a_shard, "model-2.safetensors: missing", "copy or fetch"),
     vlm("a pickle", pickled, "pytorch_model.bin", "only safetensors are read"),
     vlm("weights of another shape", tensors(lambda s: s.update({NORM: torch.zeros(7)})),
-        NORM, "name a whole folder", new=FAILED),
-    vlm("a missing tensor", tensors(lambda s: s.pop(NORM)), NORM, "missing", new=FAILED),
+        "norm.weight", "name a whole folder", new=FAILED),
+    vlm("a missing tensor", tensors(lambda s: s.pop(NORM)), "norm.weight", "missing", new=FAILED),
     vlm("a tensor too many", tensors(lambda s: s.update(extra=torch.zeros(2))), "extra",
         "unexpected", new=FAILED),
-    vlm("weights of nan", tensors(lambda s: s[NORM].fill_(float("nan"))), NORM, "nan", new=FAILED),
+    vlm("weights of nan", tensors(lambda s: s[NORM].fill_(float("nan"))), "norm.weight",
+        "nan_or_inf", new=FAILED),
     Case("a codec of nan", ("fit", "tiny/stage1",
          "autoencoder={name: linear, path: ROOT/codec, latent_channels: 4}"),
          ("autoencoder.path", "encoder.weight holds nan"), prepare=codec, new=FAILED),

@@ -61,13 +61,7 @@ def test_a_wrong_step_is_answered_kindly(
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err
     for part in case.says:
-        assert part in captured.err
+        assert part.replace("ROOT", str(root)) in captured.err
     after = tree(root)
     assert {name: after.get(name) for name in before} == before
     assert [name for name in after if name not in before and not case.may_write(name)] == []
-
-
-def test_the_table_is_wide() -> None:
-    names = [case.name for cases in AREAS.values() for case in cases]
-    assert len(set(names)) == len(names)
-    assert all(len(cases) >= 12 for cases in AREAS.values())
