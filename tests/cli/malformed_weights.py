@@ -102,7 +102,7 @@ CASES = [
     vlm("a list for a config.json", lambda f: (f / "config.json").write_text("[5]"), "no JSON"),
     vlm("another model's config.json", config(model_type="bert"), "'bert'", "another vlm"),
     vlm("no tokenizer", lambda f: [p.unlink() for p in f.glob("*token*")], "a tokenizer", "copy"),
-    vlm("no preprocessor", lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor", "copy"),
+    vlm("no preprocessor", lambda f: (f / "preprocessor_config.json").unlink(), "preproc", "copy"),
     vlm("cut weights", cut, WEIGHTS, "copy or fetch the file again"),
     vlm("a shard that is not", half_a_shard, "model-2.safetensors: missing", "copy or fetch"),
     vlm("a pickle", pickled, "pytorch_model.bin", "only safetensors are read"),
