@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import runs_root
+from qk_lightning.config.paths import check_folder, check_output, runs_root
 from qk_lightning.config.validate import checked_part
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ USAGE = (
     "qk evaluate RUN SUITE | qk evaluate --images FOLDER SUITE | "
     "qk evaluate prompts SUITE --output FOLDER | qk evaluate readers"
 )
+NAMES = "name the folder that holds <id>.png; `qk evaluate prompts` lists the ids"
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -143,7 +144,10 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     else:
         worlds = default_worlds(overrides)
     folder, request = Path(options.images).expanduser(), _request(options)
-    for suite in suites_for(words[-1], worlds):
+    suites = suites_for(words[-1], worlds)
+    _check_pictures(folder)
+    check_folder("--output", Path(options.output or folder))
+    for suite in suites:
         for world in worlds.values():
             world.prepare()
         prompts = make_prompt_set(suite, worlds, request.count, request.seed)
@@ -155,10 +159,19 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     return 0
 
 
+def _check_pictures(folder: Path) -> None:
+    """See that there are pictures at all: a wrong folder is no score of 0."""
+    if not folder.is_dir():
+        raise ConfigError(Problem("--images", str(folder), "a folder", NAMES))
+    if next(folder.rglob("*.png"), None) is None:
+        raise ConfigError(Problem("--images", str(folder), "a folder with PNG files in it", NAMES))
+
+
 def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) -> int:
     from qk_lightning.evaluation.prompt_set import export, make_prompt_set
     from qk_lightning.evaluation.run_suite import suites_for
 
+    check_folder("--output", Path(options.output or runs_root()))
     worlds = default_worlds(overrides)
     suites = suites_for(name, worlds)
     for world in worlds.values():
@@ -174,6 +187,8 @@ def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) ->
 def _readers(options: argparse.Namespace) -> int:
     from qk_lightning.evaluation.reader_table import reader_table, write_between_markers
 
+    if options.output:
+        check_output("--output", Path(options.output))
     text = reader_table(options.limit or 90, _codec())
     print(text)
     if options.output:

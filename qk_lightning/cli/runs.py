@@ -83,9 +83,8 @@ def _remove(text: str) -> int:
         with run.lock(wait=False):
             run.remove()
     except LockHeld as error:
-        raise ConfigError(
-            Problem("run", run.name, "a run that is not in use", str(error))
-        ) from error
+        expected, fix = f"a run that is not in use ({error})", "wait for it, or stop it first"
+        raise ConfigError(Problem("run", run.name, expected, fix)) from error
     print(f"removed {run.path}")
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.mixture import WEIGHT
-from qk_lightning.config.paths import is_local, resolve_path
+from qk_lightning.config.paths import is_file, is_local, resolve_path
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS, Lora
 
@@ -149,15 +149,14 @@ def _files_of(path: Path) -> list[Path]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # its own reader says what is wrong
             continue
         if isinstance(entry, dict):
-            images = [
-                item.get("path") for item in entry.get("images") or [] if isinstance(item, dict)
-            ]
-            names = [name for name in (entry.get("target"), *images) if isinstance(name, str)]
-            named |= {path.parent / name for name in names}
-    return [path, *sorted(file for file in named if file.is_file())]
+            images = entry.get("images")
+            images = images if isinstance(images, list) else []
+            names = [entry.get("target"), *(i.get("path") for i in images if isinstance(i, dict))]
+            named |= {path.parent / name for name in names if isinstance(name, str)}
+    return [path, *sorted(file for file in named if is_file(file))]
 
 
 @functools.lru_cache(maxsize=512)

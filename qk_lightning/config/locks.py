@@ -59,7 +59,9 @@ class FolderLock:
             if holder is not None and _is_dead(holder, self.path):
                 self._free_dead(holder)
             elif not self.wait:
-                raise LockHeld(f"{self.path.parent} is in use by {holder}")
+                raise LockHeld(
+                    f"process {holder['pid']} of {holder['host']} uses {self.path.parent}"
+                )
             else:
                 time.sleep(self.poll_seconds)
         threading.Thread(target=self._beat, daemon=True).start()
