@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from qk_lightning.cli.main import build_parser, main
 from qk_lightning.cli.runs import NUM_ARGUMENTS
+from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.paths import list_presets
 from qk_lightning.config.schema import schema_of
 from qk_lightning.evaluation.suite import suite_names
+from qk_lightning.sweeps.plan import plan_sweep
+from qk_lightning.sweeps.reader import load_sweep
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -39,9 +43,14 @@ def commands(page: Path) -> list[list[str]]:
 def plan(words: list[str]) -> None:
     """Parse a command and compose what it names; run it where that is cheap."""
     options = build_parser().parse_args(words)
-    if options.verb in ("fit", "sweep"):
+    if options.verb == "fit":
         assert main([*words, *([] if options.plan else ["--plan"])]) == 0
-    elif options.verb in ("config", "report"):
+    elif options.verb == "sweep":
+        sweep = load_sweep(sweep_file(options.file))
+        assert plan_sweep(replace(sweep, seeds=sweep.seeds[:1]), options.overrides).describe()
+    elif options.verb == "report":
+        assert load_sweep(sweep_file(options.sweep)).metrics
+    elif options.verb == "config":
         assert main(words) == 0
     elif options.verb == "generate":
         known(options.run)
