@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PRESETS = "qk_lightning.experiments"
+# `ipykernel` runs a notebook's cells, `nbclient` runs a notebook without a browser.
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
 
 setup(
     name="qk_lightning",
@@ -42,7 +44,9 @@ setup(
         "mlflow>=3.1",
     ],
     extras_require={
+        "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],
         "dev": [
+            *NOTEBOOKS,
             "pytest>=8.0",
             "pytest-timeout>=2.3",
             "ruff>=0.9",
