@@ -28,9 +28,11 @@ def data(options: argparse.Namespace) -> int:
     Returns:
         0, or 1 where something that is held out is in the training data.
     """
+    node = _node(options.world, options.overrides)
+    shown = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
+    print(f"world {node['name']}: {shown}", flush=True)  # torch and the drawing take a while
     from qk_lightning.assembly.build import open_world
 
-    node = _node(options.world, options.overrides)
     world = open_world(OmegaConf.create(node))
     world.prepare()
     if options.action == "leakage":

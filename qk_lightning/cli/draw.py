@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 from qk_lightning.config.atomic import aside
@@ -27,6 +28,7 @@ def generate(options: argparse.Namespace) -> int:
     if not 0 <= options.seed < 2**63:
         raise ConfigError(Problem("--seed", options.seed, "0 to 2^63 - 1", "choose another"))
     run = run_of(options.run)
+    print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
 
     pipeline = QueryKontextPipeline.from_run(run, options.device)
@@ -49,6 +51,8 @@ def generate(options: argparse.Namespace) -> int:
         with aside(path) as temporary:
             picture.save(temporary)
         print(path)
+    count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
+    print(f"{count} of {run.name} in {folder.resolve()}")
     return 0
 
 
