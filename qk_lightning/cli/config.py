@@ -40,9 +40,9 @@ def config(options: argparse.Namespace) -> int:
             print(f"written: {file}")
         print(f"identity {plan.identity}; train it: qk fit {options.write}")
     elif options.dry_run:
+        print(f"{plan.folder.name}: {plan.cfg.system.name}\n", flush=True)  # torch takes a while
         from qk_lightning.assembly.dry_run import dry_run
 
-        print(f"{plan.folder.name}: {plan.cfg.system.name}\n")
         print(dry_run(plan.cfg).describe())
     else:
         print("\n".join(lines_with_origins(plan.cfg, plan.origins)))

@@ -33,11 +33,13 @@ def data(options: argparse.Namespace) -> int:
         ConfigError: an unknown world, or a number out of range.
     """
     _check_numbers(options)
-    from qk_lightning.assembly.build import open_world
-
     if options.output:
         check_output("--output", Path(options.output))
     node = _node(options.world, options.overrides)
+    shown = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
+    print(f"world {node['name']}: {shown}", flush=True)  # torch and the drawing take a while
+    from qk_lightning.assembly.build import open_world
+
     world = open_world(OmegaConf.create(node))
     world.prepare()
     if options.action == "leakage":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 from qk_lightning.config.atomic import aside
@@ -29,6 +30,7 @@ def generate(options: argparse.Namespace) -> int:
     folder = Path(options.output)
     check_folder("--output", folder)
     run = run_of(options.run)
+    print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
 
     pipeline = QueryKontextPipeline.from_run(run, options.device)
@@ -50,6 +52,8 @@ def generate(options: argparse.Namespace) -> int:
         with aside(path) as temporary:
             picture.save(temporary)
         print(path)
+    count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
+    print(f"{count} of {run.name} in {folder.resolve()}")
     return 0
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import check_folder, check_output, runs_root
-from qk_lightning.config.validate import checked_part
+from qk_lightning.config.paths import check_folder, check_output, package_root, runs_root
+from qk_lightning.config.validate import SUITES, checked_part
 
 if TYPE_CHECKING:
     from qk_lightning.data.sample import World
@@ -100,9 +100,25 @@ def _request(options: argparse.Namespace) -> Request:
     return Request(options.limit, options.num_samples, options.seed)
 
 
+def _check_suite(name: str) -> None:
+    """See that there is such a suite, before the libraries are imported.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = package_root() / SUITES
+    known = ["all", *sorted(file.stem for file in folder.glob("[!_]*.py"))]
+    if name not in known:
+        raise ConfigError(Problem("suite", name, "a suite, or all", did_you_mean(name, known)))
+
+
 def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
-    from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
+
+    run = run_of(run_name)
+    _check_suite(suite_name)
+    print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
+    from qk_lightning.assembly.build import open_world
     from qk_lightning.evaluation.levels import EVALUATIONS
     from qk_lightning.evaluation.run_suite import evaluate_run, folder_name, suites_for
     from qk_lightning.evaluation.suite import worlds_of
@@ -110,7 +126,6 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
     from qk_lightning.pipeline import QueryKontextPipeline
     from qk_lightning.tracking.mlflow_evaluation import log_evaluation
 
-    run = run_of(run_name)
     world = open_world(run.config.data.world)
     worlds = worlds_of(world)
     suites = suites_for(suite_name, worlds)
@@ -128,6 +143,8 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
 
 def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.Namespace) -> int:
     """Score anybody's folder; a run's name before the suite says which worlds are meant."""
+    _check_suite(words[-1])
+    print(f"{options.images}: loading", file=sys.stderr, flush=True)
     from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
     from qk_lightning.evaluation.prompt_set import check_prompt_set, make_prompt_set
@@ -168,6 +185,8 @@ def _check_pictures(folder: Path) -> None:
 
 
 def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) -> int:
+    _check_suite(name)
+    print(f"{name}: opening the worlds", file=sys.stderr, flush=True)
     from qk_lightning.evaluation.prompt_set import export, make_prompt_set
     from qk_lightning.evaluation.run_suite import suites_for
 
@@ -185,6 +204,7 @@ def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) ->
 
 
 def _readers(options: argparse.Namespace) -> int:
+    print("measuring the readers on pictures of known content", file=sys.stderr, flush=True)
     from qk_lightning.evaluation.reader_table import reader_table, write_between_markers
 
     if options.output:

@@ -90,9 +90,10 @@ def _remove(text: str) -> int:
 
 
 def _export(text: str, family: str, folder: str) -> int:
+    run: RunFolder = find_run(text)  # before torch is imported
     from qk_lightning.assembly.export import export_part
 
-    run: RunFolder = find_run(text)
     export_part(run, family, Path(folder))
-    print(f"{family} of {run.name}: {folder}")
+    use = f"; use it: {family}.path={folder}" if "path" in run.config[family] else ""
+    print(f"{family} of {run.name} in {Path(folder).resolve()}{use}")
     return 0

@@ -92,14 +92,15 @@ def sweep(options: argparse.Namespace) -> int:
     Returns:
         0, 1 after a failure, 130 after Ctrl-C.
     """
+    file = sweep_file(options.file)
+    print(f"planning {file}", flush=True)  # a large sweep is composed for seconds
     if options.plan:
-        plan, doomed = plan_sweep(sweep_file(options.file), options.overrides), []
+        plan, doomed = plan_sweep(file, options.overrides), []
         if options.redo:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
         return 0
     check_folder("runs", runs_root())
-    file = sweep_file(options.file)
     return run_sweep(file, options.overrides, redo=options.redo).exit_status
 
 

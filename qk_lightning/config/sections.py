@@ -6,9 +6,13 @@ systems alike, so they stand here, typed and explained. No torch.
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
+
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass
@@ -163,6 +167,21 @@ SECTIONS: dict[str, type] = {
     "validation": Validation,
     "tracking": Tracking,
 }
+
+
+def structured_section(section: type) -> DictConfig:
+    """Return a section at its defaults, as OmegaConf's structured config that checks types.
+
+    Args:
+        section: one of the dataclasses here.
+    """
+    return copy.deepcopy(_structured(section))  # a sweep composes hundreds of times
+
+
+@functools.cache
+def _structured(section: type) -> DictConfig:
+    config: DictConfig = OmegaConf.structured(section)
+    return config
 
 
 def option_names(section: type) -> list[str]:

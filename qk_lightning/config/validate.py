@@ -18,7 +18,14 @@ from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.paths import package_root
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
-from qk_lightning.config.sections import RANGES, SECTIONS, TOP_LEVEL, Lora, option_names
+from qk_lightning.config.sections import (
+    RANGES,
+    SECTIONS,
+    TOP_LEVEL,
+    Lora,
+    option_names,
+    structured_section,
+)
 
 HANDOVER = ("load", "merge", "new")
 SUITES = "evaluation/suites"  # a suite is a file there
@@ -175,7 +182,7 @@ class _Checker:
 
     def _section(self, key: str, given: dict[str, Any], section: type) -> dict[str, Any]:
         types = {item.name: str(item.type) for item in dataclasses.fields(section)}
-        return self._options(key, given, OmegaConf.structured(section), types)
+        return self._options(key, given, structured_section(section), types)
 
     def _options(
         self, key: str, given: dict[str, Any], structured: DictConfig, types: dict[str, str]

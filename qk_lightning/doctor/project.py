@@ -66,9 +66,8 @@ def check_presets() -> Iterator[Finding]:
         return
     for root in roots:
         yield Finding("folder", "ok", f"{root}: {len(list(root.rglob('*.yaml')))} files")
-    counts = {"stage": 0, "sweep": 0}
-    names = list_presets()
-    for name in names:
+    counts = {"stage": 0, "sweep": 0, "": 0}
+    for name in list_presets():
         try:
             kind = _kind_of(name)
             if kind == "stage":
@@ -80,11 +79,9 @@ def check_presets() -> Iterator[Finding]:
             text = " ".join(f"{problem.key}: expected {problem.expected}".split())
             yield Finding(name, "missing", text, problem.fix or f"qk config {name}")
             continue
-        if kind:
-            counts[kind] += 1
-    text = ", ".join(f"{count} {kind}s" for kind, count in counts.items())
-    rest = len(names) - sum(counts.values())
-    yield Finding("compose", "ok", f"{text}; {rest} other files are parts of presets")
+        counts[kind] += 1
+    text = f"{counts['stage']} stages and {counts['sweep']} sweeps compose"
+    yield Finding("presets", "ok", f"{text}; {counts['']} more files are what these are made of")
 
 
 def _kind_of(name: str) -> str:

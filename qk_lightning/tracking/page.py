@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -181,8 +182,9 @@ def _try(host: str, port: int) -> None:
         try:
             tried.bind((host, port))
         except OSError as error:
-            if isinstance(error, socket.gaierror):
-                problem = Problem("--host", host, "an address of this machine", "127.0.0.1")
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                fix = "127.0.0.1, or 0.0.0.0 for all of its addresses"
+                problem = Problem("--host", host, "an address of this machine", fix)
                 raise ConfigError(problem) from error
             reason = error.strerror or str(error)
             fix = "leave --port out to take the next free one, or choose another --host or --port"

@@ -29,7 +29,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
         ("trainable.vlm", ["`full`, `frozen`", "now: frozen"]),
         ("from_parent.head", ["`merge`", "now: load"]),
         ("optimizer.lr", ["peak learning rate", "now: 0.005", "systems/base.py:"]),
-        ("max_steps", ["optimiser steps", "from 1", "sweeps/stage.py:"]),
+        ("max_steps", ["optimiser steps", "from 1", "sweeps/graph.py:"]),
         ("num_queries", ["queries.num_queries: int", "every stage of the chain"]),
         ("tracking.name", ["no part of a run's identity"]),
         ("stage1.max_steps", ["trainer.max_steps", "now: 100"]),
@@ -83,7 +83,7 @@ def test_a_written_configuration_is_the_same_run(preset: str, root: Path, capsys
     assert f"written: {file}" in text
     assert plan_chain("mine")[-1].identity == plan_chain(preset)[-1].identity
     lines = file.read_text().splitlines()
-    assert any("experiments/laptop/base.yaml:" in line for line in lines)
+    assert any(f"experiments/{preset}.yaml:" in line for line in lines)
     assert "  # linear warm-up, in optimiser steps." in lines
     assert max(len(line) for line in lines if line.lstrip().startswith("#")) <= 100
     assert (

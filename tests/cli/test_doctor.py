@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,13 @@ def test_a_broken_preset_is_named_and_ends_with_1(root, capsys, monkeypatch) -> 
     (root / "experiments/mine/try.yaml").write_text(text)
     quick = [check for check in doctor_module.QUICK if check[0] == "presets"]
     monkeypatch.setattr(doctor_module, "QUICK", quick)
+    monkeypatch.setattr(
+        "qk_lightning.config.paths.list_presets", lambda: ["laptop/base", "mine/try"]
+    )
     assert main(["doctor", "--quick"]) == 1
     said = capsys.readouterr().out
     assert "did you mean 'max_steps'?" in said
+    assert "0 stages and 0 sweeps compose; 1 more files" in said
     assert "missing or broken: mine/try" in said
 
 
@@ -57,10 +62,11 @@ class Distribution:
 
 
 def test_requirements_are_held_against_what_is_installed(monkeypatch) -> None:
-    monkeypatch.setattr(
-        "qk_lightning.doctor.packages.metadata.distribution", lambda _: Distribution
-    )
-    found = by_name(check_packages())
+    real = metadata.distribution
+    with monkeypatch.context() as patch:
+        chosen = {"qk_lightning": Distribution}
+        patch.setattr(metadata, "distribution", lambda name: chosen.get(name) or real(name))
+        found = by_name(check_packages())
     states = {name: finding.state for name, finding in found.items()}
     assert states["python"] == states["omegaconf"] == states["no-such-thing"] == "missing"
     assert states["rich"] == states["qk_lightning"] == "ok"
