@@ -40,6 +40,7 @@ setup(
         "dicebear-styles>=10.6,<11",
         "resvg-py>=0.2",
         "mlflow>=3.1",
+        "argcomplete>=3.5",
     ],
     extras_require={
         "dev": [
