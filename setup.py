@@ -42,6 +42,7 @@ setup(
         "dicebear-styles>=10.6,<11",
         "resvg-py>=0.2",
         "mlflow>=3.1",
+        "argcomplete>=3.5",
     ],
     extras_require={
         "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],

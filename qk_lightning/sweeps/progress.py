@@ -120,6 +120,7 @@ class RichProgress(PlainProgress):
         super().__init__(total, seconds_left, self._print_above)
         self._all = self._bars.add_task("all runs", total=max(total, 1), info="")
         self._tasks: dict[str, Any] = {}
+        self._refresh()
 
     def __enter__(self) -> RichProgress:
         """Show the display."""

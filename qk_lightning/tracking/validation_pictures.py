@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -50,8 +50,9 @@ class ValidationPictures(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and show; before the training weights take the average's place again."""
+        system: Any = pl_module
         is_drawing = type(pl_module).predict_step is not LightningModule.predict_step
-        count = int(pl_module.config.validation.num_grid)
+        count = int(system.config.validation.num_grid)
         data: object = getattr(trainer, "datamodule", None)
         if not (trainer.is_global_zero and is_drawing and count and isinstance(data, DataModule)):
             return
@@ -60,7 +61,7 @@ class ValidationPictures(Callback):
             samples = Path(temporary)
             listed: list[dict[str, str]] = []
             for batch in batches_to_draw(data, count):
-                pictures = pl_module.predict_step(batch.to(pl_module.device), 0)
+                pictures = system.predict_step(batch.to(system.device), 0)
                 listed += _keep(batch, pictures, samples / FINAL)
             write_json(samples / FINAL / PROMPTS, listed)
             write_sample_grid(path, {f"step {trainer.global_step}": samples})
