@@ -16,6 +16,12 @@ from qk_lightning.cli.parser import build_parser
 RUN_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+GOES_ON = {
+    "fit": "; the same command goes on from the last checkpoints",
+    "sweep": "; the same command goes on from the last checkpoints",
+    "evaluate": "; the same command goes on with the pictures that are missing",
+    "generate": "; the same command goes on: whole pictures stay until they are drawn anew",
+}
 COMPLETING = "_ARGCOMPLETE"  # set by the shell when the tab key was pressed
 
 
@@ -60,9 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"qk {options.verb}: the run has diverged: {error}", file=sys.stderr)
         return RUN_FAILED
     except KeyboardInterrupt:
-        goes_on = options.verb in ("fit", "sweep")
-        more = "; the same command goes on from the last checkpoints" if goes_on else ""
-        print(f"\nstopped{more}", file=sys.stderr)
+        print(f"\nstopped{GOES_ON.get(options.verb, '')}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

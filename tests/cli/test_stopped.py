@@ -25,11 +25,19 @@ from safetensors.torch import load_file
 from qk_lightning.cli.main import main
 from qk_lightning.config.run_folder import RunFolder, list_runs
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = pytest.mark.usefixtures("tiny_presets", "_ctrl_c")
 
 FIT = ["fit", "tiny/stage1"]
 SYSTEM = "qk_lightning.systems.query_kontext.QueryKontext"
 HOW_TO_GO_ON = "stopped; the same command goes on"
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Python's own answer to Ctrl-C: a shell's background jobs start with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def stop_at(patch: pytest.MonkeyPatch, target: str, call: int) -> None:
