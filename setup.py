@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PRESETS = "qk_lightning.experiments"
+# `ipykernel` runs a notebook's cells, `nbclient` runs a notebook without a browser.
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
 
 setup(
     name="qk_lightning",
@@ -40,9 +42,12 @@ setup(
         "dicebear-styles>=10.6,<11",
         "resvg-py>=0.2",
         "mlflow>=3.1",
+        "argcomplete>=3.5",
     ],
     extras_require={
+        "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],
         "dev": [
+            *NOTEBOOKS,
             "pytest>=8.0",
             "pytest-timeout>=2.3",
             "ruff>=0.9",

@@ -8,6 +8,7 @@ B pictures of 3 x H x W.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,13 +113,12 @@ class QueryKontextPipeline:
         return [Image.fromarray(to_pixels(image).transpose(1, 2, 0)) for image in images]
 
     def _set_sampling(self, steps: int | None, text: float | None, image: float | None) -> None:
-        if steps is not None and steps < 1:
-            raise ConfigError(Problem("num_inference_steps", steps, "1 or more", "raise it"))
         given = {
             "num_inference_steps": steps,
             "guidance_scale": text,
             "image_guidance_scale": image,
         }
+        check_sampling(**given)
         for name, value in given.items():
             self.system.config.sampling[name] = self._own[name] if value is None else value
 
@@ -139,6 +139,27 @@ class QueryKontextPipeline:
             roles=roles,
             target=torch.zeros(count, 3, self.size, self.size),
         )
+
+
+def check_sampling(**given: float | None) -> None:
+    """See that pictures can be drawn with these numbers.
+
+    Args:
+        **given: `num_inference_steps` and scales of guidance; None = the run's own.
+
+    Raises:
+        ConfigError: with those that are out of range.
+    """
+    problems = []
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name == "num_inference_steps" and value < 1:
+            problems.append(Problem(name, value, "1 or more", "raise it"))
+        elif not math.isfinite(value):
+            problems.append(Problem(name, value, "a finite number", "1 = no guidance"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _for_drawing(cfg: DictConfig) -> DictConfig:

@@ -95,9 +95,27 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_presets(root: Path, tiny_vlm: Path) -> Path:
     """Write three stages of a small chain to `<root>/experiments/tiny/`."""
+    return write_presets(root, tiny_vlm)
+
+
+def write_presets(root: Path, vlm: Path) -> Path:
+    """Write the presets of the small chain, and return their folder."""
     folder = root / "experiments" / "tiny"
     folder.mkdir(parents=True)
-    (folder / "base.yaml").write_text(TINY_BASE.replace("VLM", str(tiny_vlm)))
+    (folder / "base.yaml").write_text(TINY_BASE.replace("VLM", str(vlm)))
     for stage, text in TINY_STAGES.items():
         (folder / f"{stage}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_root(tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root where `qk fit tiny/stage2 all.max_steps=1` was run. Copy its `runs/`; never write."""
+    from qk_lightning.cli.main import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_presets(folder, tiny_vlm)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QK_ROOT", str(folder))
+        assert main(["fit", "tiny/stage2", "all.max_steps=1"]) == 0
     return folder

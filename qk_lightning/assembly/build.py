@@ -10,12 +10,13 @@ import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.data.sample import World
 from qk_lightning.parts.base import Part
@@ -81,13 +82,37 @@ def build_part(family: str, node: DictConfig, seed: int, wired: Mapping[str, int
     name = options.pop("name")
     part_class = class_of(family, name)
     arguments = {key: wired[key] for key in part_class.wired}
+    _check_known(family, name, options)
     try:
         with seeded(seed, family):
             part = part_class(**options, **arguments)
-    except (ValueError, OSError) as error:  # OSError: a folder or hub without such a model
+    except ConfigError as error:  # a path of the part that is not there
+        problems = [replace(problem, key=f"{family}.{problem.key}") for problem in error.problems]
+        raise ConfigError(problems) from error
+    except OSError as error:  # a folder or hub without such a model
+        expected = f"a model that can be read ({error})"
+        fix = "give a folder with its config.json, `builtin:<name>`, or a hub id"
+        raise ConfigError(Problem(f"{family}.path", options.get("path"), expected, fix)) from error
+    except ValueError as error:
         problem = Problem(family, name, f"options that fit together ({error})", "change them")
         raise ConfigError(problem) from error
     return part
+
+
+def _check_known(family: str, name: str, options: Mapping[str, Any]) -> None:
+    """See that a part has the options: a run's own configuration may be of another version.
+
+    Raises:
+        ConfigError: naming those that it does not have.
+    """
+    known = schema_of(family, name).options
+    problems = [
+        Problem(f"{family}.{option}", value, f"an option of {name}", did_you_mean(option, known))
+        for option, value in options.items()
+        if option not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def wired_sizes(parts: Mapping[str, Part]) -> dict[str, int]:

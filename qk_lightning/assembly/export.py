@@ -13,6 +13,7 @@ from qk_lightning.assembly.build import families_of
 from qk_lightning.assembly.weights import read_entries, replay
 from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.paths import check_folder
 from qk_lightning.config.run_folder import RunFolder
 
 
@@ -37,6 +38,7 @@ def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) ->
         raise ConfigError(
             Problem("folder", str(folder), "a folder that does not exist", "name another")
         )
+    check_folder("folder", folder)
     part = replay(cfg, read_entries(run), families, run.path.parent)[family]
     with aside(folder) as temporary:
         part.export(temporary)
@@ -65,7 +67,10 @@ def card(run: RunFolder, family: str) -> str:
         Markdown.
     """
     cfg, status = run.config, run.status
-    provenance = run.read_json("provenance.json")
+    provenance = run.read_json("provenance.json")  # {} where it is lost: the part is not
+    hardware = "unknown"
+    if provenance:
+        hardware = f"{provenance['cpu']['model']}, {provenance['threads']} thread(s)"
     counts = run.read_json("parameters.json").get(family, {})
     scores = {k: v for k, v in run.last_metrics().items() if k.startswith(("val/", "eval/"))}
     lines = [
@@ -77,7 +82,7 @@ def card(run: RunFolder, family: str) -> str:
         f"- configuration identity: `{run.identity}`",
         f"- data: `{json.dumps(OmegaConf.to_container(cfg.data.world))}`",
         f"- steps: {cfg.trainer.max_steps}, global batch {cfg.trainer.global_batch_size}",
-        f"- hardware: {provenance['cpu']['model']}, {provenance['threads']} thread(s)",
+        f"- hardware: {hardware}",
         f"- time: {status.get('seconds', 0):.0f} s",
         f"- finished: {status.get('finished', '')}",
         "",

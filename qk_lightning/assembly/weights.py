@@ -27,6 +27,7 @@ from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.parts.base import Part
 
 Action = Literal["init", "base", "load", "merge_lora"]
+FORMAT = 1  # of weights.json
 log = logging.getLogger("qk_lightning")
 
 
@@ -76,13 +77,26 @@ def read_entries(run: RunFolder) -> list[Entry]:
         Its entries in order.
 
     Raises:
-        ConfigError: the run has not finished, so it has no weights to hand over.
+        ConfigError: the run has not finished, so it has no weights to hand over; or the file is
+            damaged, or of a newer version.
     """
-    if not run.weights_json.is_file():
-        state = run.status.get("state", "missing")
-        problem = Problem("parent", run.name, f"a finished run (it is {state})", "train it first")
-        raise ConfigError(problem)
-    return [Entry(**item) for item in json.loads(run.weights_json.read_text())["entries"]]
+    file = run.weights_json
+    if not file.is_file():
+        state = "without weights.json" if run.is_done else run.state
+        fix = "train it to its end first"
+        raise ConfigError(Problem("run", run.name, f"a finished run (it is {state})", fix))
+    reason = "no list of entries"
+    try:
+        content = json.loads(file.read_text())
+        if content.get("format", FORMAT) > FORMAT:
+            reason = f"format {content['format']}, this version reads {FORMAT}"
+            raise ValueError(reason)
+        return [Entry(**item) for item in content["entries"]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error) if isinstance(error, ValueError) else reason
+        fix = "update qk_lightning if a newer one wrote it; else train the run again"
+        problem = Problem(str(file), None, f"the weights of a run ({reason})", fix)
+        raise ConfigError(problem) from error
 
 
 def write_entries(run: RunFolder, entries: Iterable[Entry]) -> None:
@@ -92,7 +106,9 @@ def write_entries(run: RunFolder, entries: Iterable[Entry]) -> None:
         run: the run.
         entries: in the order they are replayed.
     """
-    write_json(run.weights_json, {"format": 1, "entries": [asdict(entry) for entry in entries]})
+    write_json(
+        run.weights_json, {"format": FORMAT, "entries": [asdict(entry) for entry in entries]}
+    )
 
 
 def starting_entries(
@@ -149,7 +165,7 @@ def run_of(file: str) -> str:
         file: `<run>/weights/...`, relative or absolute.
     """
     parts = Path(file).parts
-    return parts[parts.index("weights") - 1]
+    return parts[parts.index("weights") - 1] if "weights" in parts else file
 
 
 def _seen_from(entry: Entry, parent: RunFolder, root: Path | None) -> Entry:
@@ -188,8 +204,10 @@ def replay(
                 _apply(part, entry, root)
             except (ValueError, OSError, KeyError, SafetensorError) as error:
                 expected = f"weights that fit this {family} ({error})"
-                fix = "use the parent's own options for it, or `from_parent: new`"
-                raise ConfigError(Problem(family, entry.file, expected, fix)) from error
+                key, fix = family, "use the parent's own options for it, or `from_parent: new`"
+                if entry.action == "base":
+                    key, fix = f"{family}.path", "name a whole folder of such a model"
+                raise ConfigError(Problem(key, entry.file, expected, fix)) from error
         parts[family] = part
     return parts
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import Layer, override_layer
-from qk_lightning.config.paths import runs_root
+from qk_lightning.config.paths import check_output, runs_root
 from qk_lightning.config.validate import checked_part
 
 if TYPE_CHECKING:
@@ -32,16 +32,14 @@ def data(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: an unknown world, or a number out of range.
     """
+    _check_numbers(options)
+    if options.output:
+        check_output("--output", Path(options.output))
+    node = _node(options.world, options.overrides)
+    shown = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
+    print(f"world {node['name']}: {shown}", flush=True)  # torch and the drawing take a while
     from qk_lightning.assembly.build import open_world
 
-    wrong = [
-        Problem(f"--{name.replace('_', '-')}", value, "1 or more", "raise it")
-        for name in ("limit", "per_task")
-        if (value := getattr(options, name)) is not None and value < 1
-    ]
-    if wrong:
-        raise ConfigError(wrong)
-    node = _node(options.world, options.overrides)
     world = open_world(OmegaConf.create(node))
     world.prepare()
     if options.action == "leakage":
@@ -49,6 +47,17 @@ def data(options: argparse.Namespace) -> int:
     path = Path(options.output or runs_root() / f"{node['name']}_sheet.png")
     _show(world, path, options.per_task)
     return 0
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    given = {"--per-task": options.per_task, "--limit": options.limit}
+    problems = [
+        Problem(flag, value, "1 or more", "raise it")
+        for flag, value in given.items()
+        if value is not None and value < 1
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _node(name: str, overrides: list[str]) -> dict[str, Any]:

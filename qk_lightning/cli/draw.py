@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.paths import list_presets
+from qk_lightning.config.paths import check_folder, list_presets
 from qk_lightning.config.run_folder import RunFolder, find_run
 
 
@@ -26,7 +27,10 @@ def generate(options: argparse.Namespace) -> int:
         raise ConfigError(Problem("--num-images", options.num_images, "1 or more", "raise it"))
     if not 0 <= options.seed < 2**63:
         raise ConfigError(Problem("--seed", options.seed, "0 to 2^63 - 1", "choose another"))
+    folder = Path(options.output)
+    check_folder("--output", folder)
     run = run_of(options.run)
+    print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
 
     pipeline = QueryKontextPipeline.from_run(run, options.device)
@@ -40,7 +44,6 @@ def generate(options: argparse.Namespace) -> int:
         guidance_scale=options.guidance_scale,
         image_guidance_scale=options.image_guidance_scale,
     )
-    folder = Path(options.output)
     # Other prompts and settings do not write over these pictures.
     words = {key: value for key, value in vars(options).items() if key not in ("output", "seed")}
     asked = hashlib.sha256(repr(sorted(words.items())).encode()).hexdigest()[:6]
@@ -49,6 +52,8 @@ def generate(options: argparse.Namespace) -> int:
         with aside(path) as temporary:
             picture.save(temporary)
         print(path)
+    count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
+    print(f"{count} of {run.name} in {folder.resolve()}")
     return 0
 
 

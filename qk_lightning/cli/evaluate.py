@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import runs_root
-from qk_lightning.config.validate import checked_part
+from qk_lightning.config.paths import check_folder, check_output, package_root, runs_root
+from qk_lightning.config.validate import SUITES, checked_part
 
 if TYPE_CHECKING:
     from qk_lightning.data.sample import World
@@ -24,6 +24,7 @@ USAGE = (
     "qk evaluate RUN SUITE | qk evaluate --images FOLDER SUITE | "
     "qk evaluate prompts SUITE --output FOLDER | qk evaluate readers"
 )
+NAMES = "name the folder that holds <id>.png; `qk evaluate prompts` lists the ids"
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -99,9 +100,25 @@ def _request(options: argparse.Namespace) -> Request:
     return Request(options.limit, options.num_samples, options.seed)
 
 
+def _check_suite(name: str) -> None:
+    """See that there is such a suite, before the libraries are imported.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = package_root() / SUITES
+    known = ["all", *sorted(file.stem for file in folder.glob("[!_]*.py"))]
+    if name not in known:
+        raise ConfigError(Problem("suite", name, "a suite, or all", did_you_mean(name, known)))
+
+
 def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
-    from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
+
+    run = run_of(run_name)
+    _check_suite(suite_name)
+    print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
+    from qk_lightning.assembly.build import open_world
     from qk_lightning.evaluation.levels import EVALUATIONS
     from qk_lightning.evaluation.run_suite import evaluate_run, folder_name, suites_for
     from qk_lightning.evaluation.suite import worlds_of
@@ -109,7 +126,6 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
     from qk_lightning.pipeline import QueryKontextPipeline
     from qk_lightning.tracking.mlflow_evaluation import log_evaluation
 
-    run = run_of(run_name)
     world = open_world(run.config.data.world)
     worlds = worlds_of(world)
     suites = suites_for(suite_name, worlds)
@@ -127,6 +143,8 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
 
 def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.Namespace) -> int:
     """Score anybody's folder; a run's name before the suite says which worlds are meant."""
+    _check_suite(words[-1])
+    print(f"{options.images}: loading", file=sys.stderr, flush=True)
     from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
     from qk_lightning.evaluation.prompt_set import check_prompt_set, make_prompt_set
@@ -143,7 +161,10 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     else:
         worlds = default_worlds(overrides)
     folder, request = Path(options.images).expanduser(), _request(options)
-    for suite in suites_for(words[-1], worlds):
+    suites = suites_for(words[-1], worlds)
+    _check_pictures(folder)
+    check_folder("--output", Path(options.output or folder))
+    for suite in suites:
         for world in worlds.values():
             world.prepare()
         prompts = make_prompt_set(suite, worlds, request.count, request.seed)
@@ -155,10 +176,21 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     return 0
 
 
+def _check_pictures(folder: Path) -> None:
+    """See that there are pictures at all: a wrong folder is no score of 0."""
+    if not folder.is_dir():
+        raise ConfigError(Problem("--images", str(folder), "a folder", NAMES))
+    if next(folder.rglob("*.png"), None) is None:
+        raise ConfigError(Problem("--images", str(folder), "a folder with PNG files in it", NAMES))
+
+
 def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) -> int:
+    _check_suite(name)
+    print(f"{name}: opening the worlds", file=sys.stderr, flush=True)
     from qk_lightning.evaluation.prompt_set import export, make_prompt_set
     from qk_lightning.evaluation.run_suite import suites_for
 
+    check_folder("--output", Path(options.output or runs_root()))
     worlds = default_worlds(overrides)
     suites = suites_for(name, worlds)
     for world in worlds.values():
@@ -172,8 +204,11 @@ def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) ->
 
 
 def _readers(options: argparse.Namespace) -> int:
+    print("measuring the readers on pictures of known content", file=sys.stderr, flush=True)
     from qk_lightning.evaluation.reader_table import reader_table, write_between_markers
 
+    if options.output:
+        check_output("--output", Path(options.output))
     text = reader_table(options.limit or 90, _codec())
     print(text)
     if options.output:

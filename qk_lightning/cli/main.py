@@ -1,4 +1,4 @@
-"""`qk`: the verbs and their options. Only the standard library and OmegaConf are imported here.
+"""`qk`: one command, from its words to its exit code.
 
 A verb's own module is imported when the verb is used, so that `qk --help` answers at once.
 """
@@ -11,131 +11,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-EXAMPLES = """\
-examples:
-  qk sweep sweeps/num_queries              train and compare, then print the table
-  qk sweep sweeps/num_queries --plan       what would run, and for how long
-  qk fit laptop/stage1                    one stage (its ancestors first, if they are missing)
-  qk fit laptop/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
-  qk generate laptop/stage3 --prompt "a smiling person with red hair" --num-images 4
-  qk evaluate laptop/stage3 all           its scores by all suites that fit
-  qk evaluate --images DIR scenes          scores of anybody's pictures
-  qk config laptop/stage1                 every value and where it comes from
-  qk runs list                             what was trained
-  qk data show avatars                     a labelled sheet of pictures
-  qk data leakage mixture                  is anything that is held out in the training data?
+from qk_lightning.cli.parser import build_parser
 
-overrides: key=value; seed, world and handed-over parts reach the whole chain of stages,
-everything else the named stage; `stage1.` or `all.` before the key says otherwise.
-"""
 RUN_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser with all verbs."""
-    parser = argparse.ArgumentParser(
-        prog="qk",
-        description="Ablations of unified image generation and editing, composed from YAML.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    _add_training(verbs)
-    _add_evaluation(verbs)
-    _add_looking(verbs)
-    return parser
-
-
-def _verb(verbs: argparse._SubParsersAction, name: str, module: str, text: str):  # type: ignore[no-untyped-def, type-arg]  # noqa: ANN202
-    parser = verbs.add_parser(name, help=text, description=text)
-    parser.set_defaults(module=f"qk_lightning.cli.{module}", function=name)
-    return parser
-
-
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change the configuration"
-    )
-
-
-def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
-    fit = _verb(verbs, "fit", "train", "train a preset, and the ancestors it needs")
-    fit.add_argument("preset", help="a preset such as laptop/stage1, or a YAML file")
-    _add_overrides(fit)
-    fit.add_argument("--plan", action="store_true", help="say what would run, and end")
-    fit.add_argument("--redo", action="store_true", help="train again what was done by other code")
-    sweep = _verb(verbs, "sweep", "train", "train all members of a sweep and report")
-    sweep.add_argument("file", help="a sweep file such as sweeps/num_queries")
-    _add_overrides(sweep)
-    sweep.add_argument("--plan", action="store_true", help="say what would run, and end")
-    sweep.add_argument(
-        "--redo", action="store_true", help="train again what was done by other code"
-    )
-    report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
-    report.add_argument("sweep", help="a sweep's name or file")
-    generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")
-    generate.add_argument(
-        "run", help="a run's folder, name, or the beginning of either; or a preset that was trained"
-    )
-    generate.add_argument("--prompt", default="", help="caption or instruction; may be empty")
-    generate.add_argument("--source", nargs=1, default=[], metavar="PNG", help="picture to edit")
-    generate.add_argument(
-        "--reference", nargs="+", default=[], metavar="PNG", help="pictures whose identity is kept"
-    )
-    generate.add_argument("--num-images", type=int, default=1)
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--num-inference-steps", type=int, default=None)
-    generate.add_argument("--guidance-scale", type=float, default=None)
-    generate.add_argument("--image-guidance-scale", type=float, default=None)
-    generate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    generate.add_argument("--output", default="generated", help="folder for the pictures")
-
-
-def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
-    evaluate = _verb(verbs, "evaluate", "evaluate", "score a run, or anybody's pictures, by suites")
-    evaluate.add_argument(
-        "words",
-        nargs="+",
-        metavar="RUN SUITE",
-        help="a run and a suite or `all`; with --images the suite alone, and <world>.<option>=value"
-        " where the world is not the default; `prompts SUITE` exports what to draw; `readers`"
-        " measures the readers",
-    )
-    evaluate.add_argument(
-        "--images", default=None, metavar="FOLDER", help="score <id>.png or <id>/0000.png, ..."
-    )
-    evaluate.add_argument("--limit", type=int, default=None, help="items of each world and task")
-    evaluate.add_argument("--num-samples", type=int, default=1, help="pictures of each item")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
-    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    evaluate.add_argument(
-        "--output", default=None, help="folder for prompts and verdicts, file for `readers`"
-    )
-
-
-def _add_looking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
-    config = _verb(verbs, "config", "config", "print a resolved configuration with its origins")
-    config.add_argument("preset")
-    _add_overrides(config)
-    config.add_argument("--explain", metavar="KEY", help="say what an option means")
-    config.add_argument(
-        "--dry-run", action="store_true", help="parameters, batches and memory, without weights"
-    )
-    runs = _verb(verbs, "runs", "runs", "list, show, export or remove runs")
-    runs.add_argument("action", nargs="?", default="list", choices=["list", "show", "rm", "export"])
-    runs.add_argument("arguments", nargs="*", help="show RUN | rm RUN | export RUN PART FOLDER")
-    data = _verb(verbs, "data", "data", "look at what a world holds")
-    data.add_argument("action", choices=["show", "leakage"])
-    data.add_argument("world", help="a world such as avatars or mixture, or a .jsonl file")
-    _add_overrides(data)
-    data.add_argument("--output", default=None, help="the PNG to write")
-    data.add_argument("--per-task", type=int, default=4)
-    data.add_argument(
-        "--limit", type=int, default=None, help="training samples to look at (leakage; default all)"
-    )
+GOES_ON = {
+    "fit": "; the same command goes on from the last checkpoints",
+    "sweep": "; the same command goes on from the last checkpoints",
+    "evaluate": "; the same command goes on with the pictures that are missing",
+    "generate": "; the same command goes on: whole pictures stay until they are drawn anew",
+}
+COMPLETING = "_ARGCOMPLETE"  # set by the shell when the tab key was pressed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, 1 when a run failed, 2 for a user's mistake, 130 after Ctrl-C.
     """
     parser = build_parser()
+    if COMPLETING in os.environ:
+        from qk_lightning.cli.completion import complete
+
+        complete(parser)
     options = parser.parse_args(arguments)
     if options.version:
         from qk_lightning import __version__
@@ -175,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"qk {options.verb}: the run has diverged: {error}", file=sys.stderr)
         return RUN_FAILED
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoints", file=sys.stderr)
+        print(f"\nstopped{GOES_ON.get(options.verb, '')}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -83,17 +83,17 @@ def _remove(text: str) -> int:
         with run.lock(wait=False):
             run.remove()
     except LockHeld as error:
-        raise ConfigError(
-            Problem("run", run.name, "a run that is not in use", str(error))
-        ) from error
+        expected, fix = f"a run that is not in use ({error})", "wait for it, or stop it first"
+        raise ConfigError(Problem("run", run.name, expected, fix)) from error
     print(f"removed {run.path}")
     return 0
 
 
 def _export(text: str, family: str, folder: str) -> int:
+    run: RunFolder = find_run(text)  # before torch is imported
     from qk_lightning.assembly.export import export_part
 
-    run: RunFolder = find_run(text)
     export_part(run, family, Path(folder))
-    print(f"{family} of {run.name}: {folder}")
+    use = f"; use it: {family}.path={folder}" if "path" in run.config[family] else ""
+    print(f"{family} of {run.name} in {Path(folder).resolve()}{use}")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.config.paths import find_preset, sweeps_root
+from qk_lightning.config.paths import check_folder, find_preset, runs_root, sweeps_root
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
@@ -30,6 +30,7 @@ def fit(options: argparse.Namespace) -> int:
     Returns:
         0, 1 after a failure, 130 after Ctrl-C.
     """
+    check_folder("runs", runs_root())
     plans = plan_chain(options.preset, options.overrides)
     for plan in plans:
         check_tracking(plan.cfg)
@@ -91,13 +92,15 @@ def sweep(options: argparse.Namespace) -> int:
     Returns:
         0, 1 after a failure, 130 after Ctrl-C.
     """
+    file = sweep_file(options.file)
+    print(f"planning {file}", flush=True)  # a large sweep is composed for seconds
     if options.plan:
-        plan, doomed = plan_sweep(sweep_file(options.file), options.overrides), []
+        plan, doomed = plan_sweep(file, options.overrides), []
         if options.redo:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
         return 0
-    file = sweep_file(options.file)
+    check_folder("runs", runs_root())
     return run_sweep(file, options.overrides, redo=options.redo).exit_status
 
 

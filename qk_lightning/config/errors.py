@@ -64,7 +64,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         A sentence such as "did you mean 'queries'?", else the list of known words.
     """
     names = sorted({str(name) for name in known})
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)  # a key may be a number
     if near:
         return f"did you mean {near[0]!r}?"
     if not names:

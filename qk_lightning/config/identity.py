@@ -17,9 +17,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.mixture import WEIGHT
-from qk_lightning.config.paths import is_local, resolve_path
+from qk_lightning.config.paths import is_file, is_local, resolve_path
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
-from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS, Lora
+from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS, Lora, structured_section
 
 LENGTH = 10
 WHOLE_FILE_BYTES = 64 * 2**20
@@ -59,7 +59,7 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
     world = values["data"].pop("world")
     for name, kind in SECTIONS.items():
         if name in values:
-            default = OmegaConf.to_container(OmegaConf.structured(kind))
+            default = OmegaConf.to_container(structured_section(kind))
             values[name] = _without_defaults(values[name], default)  # type: ignore[arg-type]
     values["world"] = _part_content("world", world)
     for family in ("system", *PART_FAMILIES):
@@ -67,7 +67,7 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
             values[family] = _part_content(family, values[family])
     for how in values.get("trainable", {}).values():
         if isinstance(how, dict):
-            default = OmegaConf.to_container(OmegaConf.structured(Lora))
+            default = OmegaConf.to_container(structured_section(Lora))
             how["lora"] = _without_defaults(how["lora"], default)  # type: ignore[arg-type]
     tasks = values["data"].get("tasks", {})
     values["data"]["tasks"] = {task: weight for task, weight in tasks.items() if weight}
@@ -149,15 +149,14 @@ def _files_of(path: Path) -> list[Path]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # its own reader says what is wrong
             continue
         if isinstance(entry, dict):
-            images = [
-                item.get("path") for item in entry.get("images") or [] if isinstance(item, dict)
-            ]
-            names = [name for name in (entry.get("target"), *images) if isinstance(name, str)]
-            named |= {path.parent / name for name in names}
-    return [path, *sorted(file for file in named if file.is_file())]
+            images = entry.get("images")
+            images = images if isinstance(images, list) else []
+            names = [entry.get("target"), *(i.get("path") for i in images if isinstance(i, dict))]
+            named |= {path.parent / name for name in names if isinstance(name, str)}
+    return [path, *sorted(file for file in named if is_file(file))]
 
 
 @functools.lru_cache(maxsize=512)

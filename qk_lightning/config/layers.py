@@ -107,9 +107,18 @@ def _collect(file: Path, open_files: tuple[Path, ...]) -> list[tuple[Path, Layer
         raise ConfigError(Problem("defaults", defaults, "a list of presets", fix, _short(file)))
     collected: list[tuple[Path, Layer]] = []
     for name in defaults:
-        parent = find_preset(str(name), near=file)
+        parent = _find_default(str(name), file)
         collected += _collect(parent, (*open_files, file))
     return [*collected, (file, layer)]
+
+
+def _find_default(name: str, file: Path) -> Path:
+    try:
+        return find_preset(name, near=file)
+    except ConfigError as error:
+        fix = error.problems[0].fix
+        problem = Problem("defaults", name, "a preset that exists", fix, _short(file))
+        raise ConfigError(problem) from error
 
 
 def read_layer(file: Path) -> Layer:
@@ -131,16 +140,17 @@ def read_layer(file: Path) -> Layer:
 @functools.lru_cache(maxsize=256)
 def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
     del stamp, root  # keys only: a sweep reads the same files for each of its members
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    # The last two: bytes that are no text, and an anchor that holds itself.
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{_short(file)}:{mark.line + 1}" if mark else _short(file)
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        problem = Problem(where, None, f"YAML ({reason})", "mend that line")
-        raise ConfigError(problem) from error
+        fix = "mend that line" if mark else "write it anew as text in UTF-8"
+        raise ConfigError(Problem(where, None, f"YAML ({reason})", fix)) from error
     if not isinstance(values, dict):
         fix = "write `key: value` lines"
         raise ConfigError(Problem(_short(file), None, "a mapping of options", fix))
@@ -174,7 +184,7 @@ def override_layer(text: str) -> Layer:
         ConfigError: it has no `=`, or its value is not YAML.
     """
     key, equals, raw = text.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(step.strip() for step in key.split(".")):
         raise ConfigError(Problem(text, None, "key=value", "for example trainer.max_steps=20"))
     key = full_key(key.strip())
     try:

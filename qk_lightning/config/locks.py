@@ -59,7 +59,10 @@ class FolderLock:
             if holder is not None and _is_dead(holder, self.path):
                 self._free_dead(holder)
             elif not self.wait:
-                raise LockHeld(f"{self.path.parent} is in use by {holder}")
+                who = (
+                    f"process {holder['pid']} of {holder['host']}" if holder else "another process"
+                )
+                raise LockHeld(f"{who} uses {self.path.parent}")
             else:
                 time.sleep(self.poll_seconds)
         threading.Thread(target=self._beat, daemon=True).start()

@@ -95,6 +95,54 @@ def find_preset(name: str | Path, near: Path | None = None) -> Path:
     raise ConfigError(Problem("preset", text, "a YAML file", did_you_mean(text, known)))
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a text that no path can be, such as a whole picture, is none.
+
+    Args:
+        path: what a user's data names.
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, a null character
+        return False
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """See that files can be written to a folder, which may be missing yet, before work begins.
+
+    Args:
+        key: the option that names it, for the error.
+        folder: the folder.
+
+    Raises:
+        ConfigError: it, or what it would stand in, is a file or write-protected.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        expected = f"a folder ({existing} is a file)"
+        raise ConfigError(Problem(key, str(folder), expected, "name another, or move the file"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        expected = f"a folder that can be written to ({existing} is write-protected)"
+        fix = "name another, or give yourself the right: chmod u+w"
+        raise ConfigError(Problem(key, str(folder), expected, fix))
+
+
+def check_output(key: str, file: Path) -> None:
+    """See that a file can be written, before work begins.
+
+    Args:
+        key: the option that names it, for the error.
+        file: the file, which may be missing yet.
+
+    Raises:
+        ConfigError: it is a folder, or its folder cannot be written to.
+    """
+    if file.is_dir():
+        fix = f"name a file in it, such as {file / 'output'}{file.suffix or '.png'}"
+        raise ConfigError(Problem(key, str(file), "a file, not a folder", fix))
+    check_folder(key, file.absolute().parent)
+
+
 def resolve_path(text: str, key: str = "path") -> Path:
     """Turn a path of the configuration into an existing one.
 

@@ -19,6 +19,8 @@ from typing import Any
 from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
@@ -56,9 +58,17 @@ class RunFolder:
 
     @property
     def config(self) -> DictConfig:
-        """The resolved configuration."""
-        config = OmegaConf.load(self.path / "config.yaml")
-        assert isinstance(config, DictConfig)
+        """The resolved configuration; a ConfigError where the file is damaged."""
+        config: object = None
+        reason = "no configuration"
+        try:
+            config = OmegaConf.load(self.path / "config.yaml")
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            reason = str(error).splitlines()[0]
+        if not isinstance(config, DictConfig) or "trainer" not in config:
+            fix = f"bring the file back, or remove the folder: qk runs rm {self.name}"
+            key = str(self.path / "config.yaml")
+            raise ConfigError(Problem(key, None, f"what `qk` wrote there ({reason})", fix))
         return config
 
     @property
@@ -145,7 +155,7 @@ class RunFolder:
             return {}
         try:
             return dict(json.loads(file.read_text()))
-        except ValueError:  # not written by us: ours are whole or absent
+        except (ValueError, TypeError):  # not written by us: ours are whole or absent
             log.warning("%s is damaged and counts as missing", file)
             return {}
 
@@ -183,29 +193,40 @@ class RunFolder:
             writer.writerows([step, name, repr(float(value))] for name, value in metrics.items())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read metrics.csv; a last line that a kill cut short is left out.
+        """Read metrics.csv; a last line that a kill cut short, or one that is garbage, is left out.
 
         Returns:
-            Rows of step (int), metric (str) and value (float).
+            Rows of step (int), metric (str) and value (float); what was measured twice at one
+            step, as by a run that was stopped while it was scored, has its later value.
         """
         file = self.path / "metrics.csv"
         if not file.is_file():
             return []
-        rows = []
-        text = file.read_text()
-        complete = text[: text.rfind("\n") + 1]
-        for row in csv.DictReader(complete.splitlines()):
-            rows.append(
-                {"step": int(row["step"]), "metric": row["metric"], "value": float(row["value"])}
-            )
-        return rows
+        text, damaged = file.read_text(errors="replace"), 0
+        found: dict[tuple[int, str], float] = {}
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            if line == ",".join(METRICS_HEADER):
+                continue
+            try:
+                step, metric, value = line.split(",")
+                found[int(step), metric] = float(value)
+            except ValueError:
+                damaged += 1
+        if damaged:
+            log.warning("%s: %d lines cannot be read and are left out", file, damaged)
+        return [
+            {"step": step, "metric": metric, "value": value}
+            for (step, metric), value in found.items()
+        ]
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop what was measured after `step`: a resumed run measures it again.
 
         Args:
-            step: the step of the checkpoint that is resumed.
+            step: the step of the checkpoint that is resumed, 0 where there is none.
         """
+        if not (self.path / "metrics.csv").is_file():
+            return
         rows = [row for row in self.metrics() if row["step"] <= step]
         lines = [",".join(METRICS_HEADER)]
         lines += [f"{row['step']},{row['metric']},{row['value']!r}" for row in rows]

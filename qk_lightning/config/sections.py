@@ -6,9 +6,13 @@ systems alike, so they stand here, typed and explained. No torch.
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
+
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass
@@ -165,6 +169,21 @@ SECTIONS: dict[str, type] = {
 }
 
 
+def structured_section(section: type) -> DictConfig:
+    """Return a section at its defaults, as OmegaConf's structured config that checks types.
+
+    Args:
+        section: one of the dataclasses here.
+    """
+    return copy.deepcopy(_structured(section))  # a sweep composes hundreds of times
+
+
+@functools.cache
+def _structured(section: type) -> DictConfig:
+    config: DictConfig = OmegaConf.structured(section)
+    return config
+
+
 def option_names(section: type) -> list[str]:
     """List the options of a section.
 
@@ -190,6 +209,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.lr": (0, math.inf),
     "optimizer.warmup_steps": (0, math.inf),
     "optimizer.weight_decay": (0, math.inf),
+    "optimizer.min_lr_ratio": (0, 1),
+    "optimizer.gradient_clip": (0, math.inf),
+    "sampling.guidance_scale": (-math.inf, math.inf),
+    "sampling.image_guidance_scale": (-math.inf, math.inf),
     "sampling.num_inference_steps": (1, math.inf),
     "trainer.max_steps": (1, math.inf),
     "trainer.global_batch_size": (1, math.inf),

@@ -18,7 +18,14 @@ from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.paths import package_root
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
-from qk_lightning.config.sections import RANGES, SECTIONS, TOP_LEVEL, Lora, option_names
+from qk_lightning.config.sections import (
+    RANGES,
+    SECTIONS,
+    TOP_LEVEL,
+    Lora,
+    option_names,
+    structured_section,
+)
 
 HANDOVER = ("load", "merge", "new")
 SUITES = "evaluation/suites"  # a suite is a file there
@@ -84,7 +91,8 @@ class _Checker:
         for key, (kind, default, _) in TOP_LEVEL.items():
             checked[key] = self._plain(key, values.get(key, default), kind)
         for key in ("name", "stage"):
-            if not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(checked[key])):
+            text = checked[key]
+            if text is None or not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(text)):
                 expected = "letters, digits, _ and . (it names a folder)"
                 self._add(key, checked[key], expected, "choose another name")
         checked["system"] = system
@@ -138,7 +146,8 @@ class _Checker:
                 self._add(key, values[key], "a known option", fix)
 
     def _plain(self, key: str, value: Any, kind: type) -> Any:
-        if value is None:
+        default = TOP_LEVEL[key][1]
+        if value is None and default is None:
             return None
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
@@ -173,7 +182,7 @@ class _Checker:
 
     def _section(self, key: str, given: dict[str, Any], section: type) -> dict[str, Any]:
         types = {item.name: str(item.type) for item in dataclasses.fields(section)}
-        return self._options(key, given, OmegaConf.structured(section), types)
+        return self._options(key, given, structured_section(section), types)
 
     def _options(
         self, key: str, given: dict[str, Any], structured: DictConfig, types: dict[str, str]
@@ -197,6 +206,7 @@ class _Checker:
         if not self._is_mapping("trainable", node):
             return {}
         checked: dict[str, Any] = {}
+        known = len(self.problems)
         for family, value in (node or {}).items():
             key = f"trainable.{family}"
             if family not in families:
@@ -204,16 +214,24 @@ class _Checker:
             elif value == "full":
                 checked[family] = "full"
             elif isinstance(value, dict) and set(value) == {"lora"}:
-                lora = self._section(f"{key}.lora", value["lora"] or {}, Lora)
-                checked[family] = {"lora": lora}
+                if self._is_mapping(f"{key}.lora", value["lora"]):
+                    lora = self._section(f"{key}.lora", value["lora"] or {}, Lora)
+                    self._lora_ranges(f"{key}.lora", lora)
+                    checked[family] = {"lora": lora}
             elif value not in (None, "frozen"):
                 fix = "write `full`, `frozen` or `{lora: {rank: 16}}`"
                 self._add(key, value, "how the part is trained", fix)
-        if not checked:
+        if not checked and len(self.problems) == known:
             example = families[0] if families else "head"
             fix = f"for example `trainable: {{{example}: full}}`"
             self._add("trainable", None, "at least one part that learns", fix)
         return checked
+
+    def _lora_ranges(self, key: str, lora: dict[str, Any]) -> None:
+        if isinstance(lora["rank"], int) and lora["rank"] < 1:
+            self._add(f"{key}.rank", lora["rank"], "1 or more", "for example 16")
+        if isinstance(lora["alpha"], float) and not 0 < lora["alpha"] < math.inf:
+            self._add(f"{key}.alpha", lora["alpha"], "a finite number above 0", "null = rank")
 
     def _from_parent(self, values: dict[str, Any], families: tuple[str, ...]) -> dict[str, Any]:
         node = values.get("from_parent")
@@ -239,9 +257,16 @@ class _Checker:
         for key, (low, high) in RANGES.items():
             section, name = key.split(".")
             value = checked[section][name]
-            if isinstance(value, int | float) and not low <= value <= high:
-                expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            if not isinstance(value, int | float):
+                continue
+            if not low <= value <= high or not math.isfinite(value):
+                bounds = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                expected = "a finite number" if low == -math.inf else f"a finite number, {bounds}"
                 self._add(key, value, expected, "choose a number in that range")
+        betas = checked["optimizer"]["betas"]
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            expected = "two numbers from 0 to below 1"
+            self._add("optimizer.betas", betas, expected, "for example [0.9, 0.95]")
         trainer, data = checked["trainer"], checked["data"]
         rows, groups = trainer["global_batch_size"], data["groups_per_step"]
         if isinstance(rows, int) and isinstance(groups, int) and groups > 0 and rows % groups:
@@ -251,13 +276,17 @@ class _Checker:
             if family not in families:
                 key = f"optimizer.lr_scale.{family}"
                 self._add(key, value, "a part of the system", did_you_mean(family, families))
+            elif not 0 <= value < math.inf:
+                key = f"optimizer.lr_scale.{family}"
+                self._add(key, value, "a finite factor of 0 or more", "1 = the learning rate")
         suites = [file.stem for file in sorted((package_root() / SUITES).glob("[!_]*.py"))]
         for name in checked["validation"]["suites"]:
             if name not in suites:
                 self._add("validation.suites", name, "a suite", did_you_mean(name, suites))
         for task, weight in data["tasks"].items():
-            if weight < 0:
-                self._add(f"data.tasks.{task}", weight, "a weight of 0 or more", "raise it")
+            if not 0 <= weight < math.inf:
+                expected = "a finite weight of 0 or more"
+                self._add(f"data.tasks.{task}", weight, expected, "0 leaves the task out")
 
 
 def _options_of(family: str, node: Any) -> list[str]:

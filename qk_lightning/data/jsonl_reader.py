@@ -6,13 +6,14 @@ Here: lines to records, image files to hashes. Not here: pixels, splits, layouts
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.paths import is_file
+from qk_lightning.data.pictures import what_is_wrong
 from qk_lightning.data.sample import ROLES, TASKS, Roles
 
 LISTED = 20  # problems told in full; the rest are counted
@@ -104,7 +105,7 @@ class _Reader:
         known = len(self.problems)
         try:
             entry = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._wrong("", raw[:60].decode(errors="replace"), f"JSON ({error})", EXAMPLE)
             return None
         if not isinstance(entry, dict):
@@ -190,18 +191,13 @@ class _Reader:
 
     def _look_at(self, file: Path) -> bytes:
         """Hashes an image file's content, and checks that it is an image."""
-        from PIL import Image
-
         first_line = self.rows[file][1]
-        if not file.is_file():
+        if not is_file(file):
             fix = f"paths are relative to {self.path.parent}"
-            self._wrong("image", str(file), "an existing file", fix, first_line)
+            self._wrong("image", str(file)[:200], "an existing file", fix, first_line)
             return b""
         content = file.read_bytes()
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                image.verify()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            expected = f"an image that can be read ({error})"
+        if reason := what_is_wrong(content):
+            expected = f"an image that can be read ({reason})"
             self._wrong("image", str(file), expected, "save it again as PNG or JPEG", first_line)
         return hashlib.sha256(content).digest()

@@ -6,6 +6,7 @@ Shapes: S pixels a side.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,14 @@ from qk_lightning.config.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from PIL import Image
 
+_JPEG_END = b"\xff\xd9"
+
 
 def load_picture(picture: str | Path | Image.Image, size: int) -> np.ndarray:
     """Reads a picture as RGB: EXIF rotation applied, alpha over white, a centred square.
 
-    The short side is resized to `size` (Lanczos) and the long one cropped at the centre.
+    The short side is resized to `size` (Lanczos) and the long one cropped at the centre. Of
+    several frames the first is taken.
 
     Args:
         picture: A file, or an image that is open already.
@@ -30,11 +34,10 @@ def load_picture(picture: str | Path | Image.Image, size: int) -> np.ndarray:
         [3, S, S] uint8.
 
     Raises:
-        ConfigError: If there is no such file, or it holds no whole picture.
+        ConfigError: If there is no such file, or it holds no whole picture of 8 bits a colour.
     """
     from PIL import Image, ImageOps
 
-    unreadable = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
     try:
         if isinstance(picture, Image.Image):
             image = ImageOps.exif_transpose(picture)
@@ -42,7 +45,8 @@ def load_picture(picture: str | Path | Image.Image, size: int) -> np.ndarray:
             with Image.open(picture) as opened:
                 image = ImageOps.exif_transpose(opened)
         image.load()
-    except unreadable as error:
+        _refuse_deep(image)
+    except _unreadable() as error:
         name = repr(picture) if isinstance(picture, Image.Image) else str(picture)
         expected = f"a picture that can be read ({error})"
         fix = "check the path, or save it again as PNG or JPEG"
@@ -53,3 +57,42 @@ def load_picture(picture: str | Path | Image.Image, size: int) -> np.ndarray:
         image = Image.alpha_composite(white, image)
     image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
     return np.asarray(image).transpose(2, 0, 1).copy()
+
+
+def what_is_wrong(content: bytes) -> str:
+    """Says why the bytes of a file are no picture that `load_picture` reads.
+
+    Args:
+        content: The whole file.
+
+    Returns:
+        The reason; "" if nothing is wrong.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            _refuse_deep(image)
+            image.verify()  # reads a PNG to its end, and hardly looks at the others
+            if image.format == "PNG" or (image.format == "JPEG" and _JPEG_END in content[-64:]):
+                return ""
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except UnidentifiedImageError:
+        return "no picture of a known format"
+    except _unreadable() as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    """Refuses what would turn white or black without a word: numbers that are no 8-bit colours."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"mode {image.mode}, more than 8 bits a colour")
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises where a file is damaged, cut short or far too large."""
+    from PIL import Image
+
+    return (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

@@ -130,12 +130,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         The decoded config.
 
     Raises:
-        ValueError: The folder has no config.json.
+        ValueError: The folder has no config.json, or one that is damaged.
     """
     file = Path(folder) / CONFIG_FILE
     if not file.is_file():
         raise ValueError(f"path: {str(folder)!r} has no {CONFIG_FILE}; give the folder of a part.")
-    return json.loads(file.read_text())
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"path: {file} is no JSON object ({error}); bring it back.") from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -186,7 +189,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, origin: str 
         origin: Where the state came from, for the error.
 
     Raises:
-        ValueError: Missing or unexpected names, or other shapes: all are listed.
+        ValueError: Missing or unexpected names, other shapes, numbers that are not finite: all
+            are listed.
     """
     own = module.state_dict()
     problems = [f"missing {k}" for k in own if k not in state]
@@ -196,11 +200,25 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, origin: str 
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
+    problems += [f"{k} holds nan or inf" for k in not_finite(state)]
     if problems:
         listing = "\n  ".join(problems)
         raise ValueError(f"weights of {origin or 'this state'} do not fit:\n  {listing}")
     cast = {k: v.to(own[k].dtype) for k, v in state.items()}
     module.load_state_dict(cast, assign=any(v.is_meta for v in own.values()))
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors with a number that is not finite: training from them ends in nan.
+
+    Args:
+        state: Name to tensor; those on the meta device are passed over.
+
+    Returns:
+        Names.
+    """
+    numbers = {k: v for k, v in state.items() if v.is_floating_point() and not v.is_meta}
+    return [k for k, v in numbers.items() if not v.isfinite().all()]
 
 
 def check_architecture(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.context import ForkServerProcess
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from qk_lightning.sweeps.worker import Job, Surroundings, thread_variables, work
@@ -86,7 +86,7 @@ class Pool:
         # OpenMP reads its variable when torch is imported, which the fork server does; and it
         # finds modules by its own path, not by ours.
         variables = {**thread_variables(self.threads), "PYTHONPATH": os.pathsep.join(sys.path)}
-        with _environment(variables):
+        with _environment(variables), _no_main():
             forkserver.ensure_running()
         self._serving = True
 
@@ -124,7 +124,8 @@ class Pool:
         process = self._context.Process(
             target=work, args=(job, sender, surroundings), name=job.key, daemon=False
         )
-        process.start()
+        with _no_main():
+            process.start()
         sender.close()
         self._members[job.key] = _Member(process, receiver)
 
@@ -201,6 +202,21 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the main module for the length of a `with` block.
+
+    A member would run it again: a script without `if __name__ == "__main__"` would start itself
+    anew in each. A job names its function by module, so nothing of it is needed.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _stop_fork_server() -> None:

@@ -63,13 +63,15 @@ def problems_of(texts: Sequence[tuple[str, str]]) -> list[Problem]:
 
 
 def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
+    from qk_lightning.assembly.build import families_of
     from qk_lightning.assembly.dry_run import meta_parts
+    from qk_lightning.assembly.readable import damaged_bases
     from qk_lightning.systems.base import build_system
 
     _check_accelerator(cfg)
     build_system(cfg, [])
     parts = meta_parts(cfg)
-    problems = []
+    problems = damaged_bases(cfg, families_of(cfg))
     if parent:
         ours, theirs = _shapes(cfg), _shapes(parent)
         for family, handover in cfg.from_parent.items():

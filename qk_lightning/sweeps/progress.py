@@ -70,7 +70,8 @@ class PlainProgress:
 
         Args:
             key: the run.
-            message: step, max_steps, loss and images_per_second, as far as known.
+            message: step, max_steps, loss, images_per_second, seconds_left and phase, as far as
+                known.
         """
         label, started, _ = self._running[key]
         self._running[key] = (label, started, message)
@@ -119,6 +120,7 @@ class RichProgress(PlainProgress):
         super().__init__(total, seconds_left, self._print_above)
         self._all = self._bars.add_task("all runs", total=max(total, 1), info="")
         self._tasks: dict[str, Any] = {}
+        self._refresh()
 
     def __enter__(self) -> RichProgress:
         """Show the display."""
@@ -142,7 +144,7 @@ class RichProgress(PlainProgress):
             label: names it for people.
         """
         self._running[key] = (label, time.monotonic(), {})
-        self._tasks[key] = self._bars.add_task(label, total=None, info="starting")
+        self._tasks[key] = self._bars.add_task(f"  {label}", total=None, info="starting")
         self._refresh()
 
     def update(self, key: str, message: dict[str, Any]) -> None:
@@ -150,7 +152,8 @@ class RichProgress(PlainProgress):
 
         Args:
             key: the run.
-            message: step, max_steps, loss and images_per_second, as far as known.
+            message: step, max_steps, loss, images_per_second, seconds_left and phase, as far as
+                known.
         """
         self._bars.update(
             self._tasks[key],
@@ -200,7 +203,8 @@ def describe_message(message: dict[str, Any]) -> str:
     """Write a run's progress in one line.
 
     Args:
-        message: step, max_steps, loss and images_per_second, as far as known.
+        message: step, max_steps, loss, images_per_second, seconds_left and phase, as far as
+            known.
     """
     words = []
     if "step" in message:
@@ -209,6 +213,10 @@ def describe_message(message: dict[str, Any]) -> str:
         words.append(f"loss {message['loss']:.4f}")
     if message.get("images_per_second") is not None:
         words.append(f"{message['images_per_second']:.0f} images/s")
+    if message.get("seconds_left"):
+        words.append(f"{format_seconds(message['seconds_left'])} left")
+    if message.get("phase"):
+        words.append(str(message["phase"]))
     return ", ".join(words) or "starting"
 
 

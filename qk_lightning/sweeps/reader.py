@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.layers import read_layer
 from qk_lightning.config.paths import find_preset
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
 
@@ -32,13 +32,14 @@ def load_sweep(sweep: str | Path) -> SweepFile:
         ConfigError: with everything that is wrong in the file.
     """
     path = find_preset(sweep)
+    layer = read_layer(path)
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
+        values = OmegaConf.to_container(OmegaConf.create(layer.values), resolve=True)
+    except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(Problem(path.name, None, f"YAML ({reason})", "mend that line")) from error
-    if not isinstance(values, dict):
-        raise ConfigError(Problem(path.name, None, "a mapping", "write `preset: ...` and `axes:`"))
+        fix = "refer to a key of this file that exists"
+        raise ConfigError(Problem(path.name, None, f"YAML ({reason})", fix)) from error
+    assert isinstance(values, dict)
     values.setdefault("name", path.stem)
     return parse_sweep({str(key): value for key, value in values.items()}, path)
 

@@ -66,7 +66,7 @@ class SweepResult:
         lines.append(f"report  {self.report}")
         if self.mlflow_uri:
             lines.append(f"MLflow  {self.mlflow_uri}")
-            lines.append(f"        mlflow ui --workers 1 --backend-store-uri {self.mlflow_uri}")
+            lines.append("        qk ui")
         return "\n".join(lines)
 
 

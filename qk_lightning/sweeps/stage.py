@@ -9,6 +9,8 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
+from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import (
     ProgressCallback,
     Report,
@@ -33,6 +36,7 @@ from qk_lightning.training.callbacks import (
     check_finite,
 )
 from qk_lightning.training.checkpoints import (
+    AsideCheckpointIO,
     checkpoint_callback,
     keep_newest,
     latest_checkpoint,
@@ -85,7 +89,9 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
-    trainer = _trainer(run, cfg, data, [progress, *([ema] if ema else [])], loggers)
+    trainer = _trainer(
+        run, cfg, data, [progress, *([ema] if ema else []), ValidationPictures(run)], loggers
+    )
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
@@ -112,13 +118,20 @@ def _fit(run: RunFolder, trainer: Trainer, system: System, data: DataModule) -> 
     checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         step = run.last_checkpoint_step
-        run.keep_metrics_until(step)
         data.start_step = step
         log.info("%s goes on from step %d", run.name, step)
+    run.keep_metrics_until(data.start_step)
+    with _ctrl_c():
+        trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C come through as itself: Lightning ends the process, and ignores further ones."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as end:  # what Lightning makes of Ctrl-C
+        yield
+    except SystemExit as end:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from end
@@ -153,6 +166,7 @@ def _trainer(
         accumulate_grad_batches=accumulated,
         gradient_clip_val=cfg.optimizer.gradient_clip,
         callbacks=[*callbacks, checkpoint_callback(run, options.checkpoint_every)],
+        plugins=[AsideCheckpointIO()],
         logger=loggers,
         log_every_n_steps=options.log_every,
         val_check_interval=every * accumulated if every else None,
@@ -186,7 +200,8 @@ def _score(
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
+        with _ctrl_c():
+            (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
         scores = {name: float(value) for name, value in metrics.items()}
         check_finite(scores["val/loss"], "the validation loss")
     if isinstance(system, QueryKontext) and system.config.validation.num_images:

@@ -41,21 +41,40 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path) -> Non
         run_id = standing_run(client, record)
         if run_id is None:
             return
-        metrics = _metrics(summary, int(run.status.get("step", 0)))
+        metrics = evaluation_metrics(summary, int(run.status.get("step", 0)), _now())
         for start in range(0, len(metrics), MAX_METRICS):
             client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
-        for name in FILES:
-            if (folder / name).is_file():
-                client.log_artifact(run_id, str(folder / name), f"evaluations/{folder.name}")
+        for file, place in evaluation_files(folder):
+            client.log_artifact(run_id, str(file), place)
     except outages() as error:
         log.warning("the scores of %s are not in MLflow: %s", run.name, error)
 
 
-def _metrics(summary: dict[str, Any], step: int) -> list[Any]:
+def evaluation_metrics(summary: dict[str, Any], step: int, milliseconds: int) -> list[Any]:
+    """Return a suite's scores as MLflow's metrics.
+
+    Args:
+        summary: what summary.json holds.
+        step: the run's last optimiser step.
+        milliseconds: when they were measured.
+    """
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
     return [
-        Metric(metric_key(name), storable(entry["value"]), now, step)
+        Metric(metric_key(name), storable(entry["value"]), milliseconds, step)
         for name, entry in summary["metrics"].items()
     ]
+
+
+def evaluation_files(folder: Path) -> list[tuple[Path, str]]:
+    """List the files of an evaluation that MLflow shows, with the folder they stand in there.
+
+    Args:
+        folder: the folder of the suite's files.
+    """
+    files = [folder / name for name in FILES]
+    return [(file, f"evaluations/{folder.name}") for file in files if file.is_file()]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

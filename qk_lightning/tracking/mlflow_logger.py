@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.tracking.mlflow_describe import describe_run, flat_params
 from qk_lightning.tracking.mlflow_store import (
     MAX_METRICS,
     RECORD,
@@ -32,11 +34,12 @@ from qk_lightning.tracking.mlflow_store import (
 
 # A call costs 15 to 24 ms however much it carries, and takes up to 1,000 metrics.
 FLUSH_SECONDS = 5.0
+NOT_SHOWN = "epoch"  # Lightning's own bookkeeping; metrics.csv leaves it out too
 PAUSE_SECONDS = 60.0  # after a failure: each try may hold training up for seconds
 MAX_WAITING = 50_000
-MAX_PARAMS = 100
-MAX_CHARACTERS = 500
 log = logging.getLogger("qk_lightning")
+
+__all__ = ["StageLogger", "flat_params"]
 
 
 class StageLogger(MLFlowLogger):
@@ -88,25 +91,10 @@ class StageLogger(MLFlowLogger):
             record["described"] = False
             write_json(self._folder.path / RECORD, record)
         if not record.get("described", True):
-            self._describe(client, run_id)
+            describe_run(client, run_id, self._folder, self._cfg)
             write_json(self._folder.path / RECORD, {**record, "described": True})
         self._experiment_id, self._run_id, self._initialized = experiment_id, run_id, True
         return client
-
-    def _describe(self, client: MlflowClient, run_id: str) -> None:
-        """Log the run's parameters, tags and configuration; twice the same does no harm."""
-        tags = {
-            "qk.kind": "stage",
-            "qk.identity": self._folder.identity,
-            "qk.stage": str(self._cfg.stage),
-            "qk.name": str(self._cfg.name),
-            "qk.folder": str(self._folder.path),
-        }
-        params = [Param(key, value) for key, value in flat_params(self._cfg).items()]
-        for start in range(0, len(params), MAX_PARAMS):
-            client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        client.log_artifact(run_id, str(self._folder.path / "config.yaml"))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -128,6 +116,8 @@ class StageLogger(MLFlowLogger):
         """
         now = int(time.time() * 1000)
         for name, value in metrics.items():
+            if name == NOT_SHOWN:
+                continue
             amount = storable(float(value))
             self._waiting.append(Metric(metric_key(name), amount, now, (step or 0) + 1))
         del self._waiting[:-MAX_WAITING]
@@ -162,6 +152,20 @@ class StageLogger(MLFlowLogger):
             log.warning(text, store_uri(), self._folder.name, error)
 
     @rank_zero_only
+    def log_picture(self, picture: Path) -> None:
+        """Show a picture that was drawn in between; what fails comes at the end.
+
+        Args:
+            picture: a file in the run's `samples/`.
+        """
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            self._connect().log_artifact(str(self._run_id), str(picture), "samples")
+        except outages() as error:
+            self._pause(error)
+
+    @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Send what is left and close the MLflow run.
 
@@ -176,27 +180,3 @@ class StageLogger(MLFlowLogger):
             super().finalize(status)
         except outages() as error:
             self._pause(error)
-
-
-def flat_params(cfg: DictConfig) -> dict[str, str]:
-    """Flatten a configuration to MLflow's parameters.
-
-    Args:
-        cfg: the resolved configuration.
-
-    Returns:
-        Text by dotted key; options that are not set are left out, long values are cut (the whole
-        YAML is an artifact).
-    """
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, values: dict[str, Any]) -> None:
-        """Gather the leaves below a prefix under their dotted names."""
-        for key, value in values.items():
-            if isinstance(value, dict):
-                walk(f"{prefix}{key}.", value)
-            elif value is not None:
-                flat[f"{prefix}{key}"] = str(value)[:MAX_CHARACTERS]
-
-    walk("", OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    return flat

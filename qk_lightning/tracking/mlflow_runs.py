@@ -18,6 +18,7 @@ from qk_lightning.tracking.mlflow_store import (
     metric_key,
     standing_run,
     storable,
+    store_file,
     store_uri,
 )
 
@@ -42,7 +43,7 @@ def log_sweep(sweep_folder: str) -> str:
     result = json.loads((folder / "result.json").read_text())
     experiment_id = ensure_store(result["experiment"])
     client = make_client()
-    run_id = standing_run(client, _record(folder))
+    run_id = standing_run(client, sweep_record(folder))
     if run_id is None:
         run_id = str(
             client.create_run(experiment_id, run_name=f"sweep {result['name']}").info.run_id
@@ -73,11 +74,18 @@ def is_logged(sweep_folder: Path, inputs: str) -> bool:
         sweep_folder: the folder of its report.
         inputs: hash of what the report is made of.
     """
-    record = _record(sweep_folder)
-    return record.get("uri") == store_uri() and record.get("inputs") == inputs
+    record, file = sweep_record(sweep_folder), store_file()
+    is_lost = file is not None and not file.is_file()
+    is_same = record.get("uri") == store_uri() and record.get("inputs") == inputs
+    return is_same and not is_lost
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def sweep_record(folder: Path) -> dict[str, Any]:
+    """Read which MLflow run shows a sweep, {} where none does.
+
+    Args:
+        folder: the folder of its report.
+    """
     file = folder / RECORD
     return dict(json.loads(file.read_text())) if file.is_file() else {}
 

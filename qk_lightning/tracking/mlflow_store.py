@@ -35,6 +35,8 @@ RUN_FILES = (
     "config.yaml", "metrics.csv", "parameters.json", "provenance.json", "sources.json",
     "weights.json", "parent.json",
 )  # fmt: skip
+SAMPLES = "samples"
+GRID = "final.png"
 MAX_METRICS = 1000  # a call takes no more
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 log = logging.getLogger("qk_lightning")
@@ -55,8 +57,16 @@ def check_tracking(cfg: DictConfig) -> None:
     Raises:
         ConfigError: MLflow is wanted and is not installed, or its address is a folder.
     """
-    if cfg.tracking.name != "mlflow":
-        return
+    if cfg.tracking.name == "mlflow":
+        check_store()
+
+
+def check_store() -> None:
+    """Check that MLflow is installed and that the store's address is one that it takes.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if importlib.util.find_spec("mlflow") is None:
         fix = "pip install mlflow, or turn tracking off: tracking.name=none"
         raise ConfigError(Problem("tracking.name", "mlflow", "an installed mlflow", fix))
@@ -76,6 +86,13 @@ def store_folder() -> Path | None:
         return None
     path = uri.removeprefix(SQLITE).partition("?")[0]
     return Path(path).absolute().parent
+
+
+def store_file() -> Path | None:
+    """Return the sqlite file of the store, which may not exist yet; None for any other store."""
+    folder = store_folder()
+    name = store_uri().removeprefix(SQLITE).partition("?")[0]
+    return None if folder is None else folder / Path(name).name
 
 
 def ensure_store(experiment: str) -> str:
@@ -225,12 +242,23 @@ def _log_run_artifacts(client: MlflowClient, folder: RunFolder, record: dict[str
     run_id = standing_run(client, record)
     if run_id is None:
         return
-    for name in RUN_FILES:
-        if (folder.path / name).is_file():
-            client.log_artifact(run_id, str(folder.path / name))
-    for picture in sorted(folder.samples.glob("*.png")):
-        client.log_artifact(run_id, str(picture), "samples")
+    for file, place in run_files(folder):
+        client.log_artifact(run_id, str(file), place)
     with tempfile.TemporaryDirectory() as temporary:
-        grid = Path(temporary) / "final.png"
+        grid = Path(temporary) / GRID
         if write_sample_grid(grid, {folder.name: folder.samples}):
-            client.log_artifact(run_id, str(grid), "samples")
+            client.log_artifact(run_id, str(grid), SAMPLES)
+
+
+def run_files(folder: RunFolder) -> list[tuple[Path, str | None]]:
+    """List the files of a run that MLflow shows, beside the grid of its last samples.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        Each file with the folder that it stands in there, None for the top.
+    """
+    named = [folder.path / name for name in RUN_FILES]
+    found: list[tuple[Path, str | None]] = [(file, None) for file in named if file.is_file()]
+    return found + [(picture, SAMPLES) for picture in sorted(folder.samples.glob("*.png"))]

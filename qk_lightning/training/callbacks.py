@@ -17,6 +17,7 @@ from qk_lightning.config.run_folder import RunFolder
 Report = Callable[[dict[str, Any]], None]
 REPORT_SECONDS = 0.5
 STATUS_SECONDS = 5.0
+SCORING = "saving and scoring"
 
 
 class ProgressCallback(Callback):
@@ -24,7 +25,8 @@ class ProgressCallback(Callback):
 
     Args:
         run: the run's folder.
-        report: called with `step`, `max_steps`, `loss`, `images_per_second`; None for nobody.
+        report: called with `step`, `max_steps`, `loss`, `images_per_second`, `seconds_left` and,
+            after the last step, `phase`; None for nobody.
         seconds_before: what the run had taken when it was last stopped.
     """
 
@@ -62,6 +64,12 @@ class ProgressCallback(Callback):
                 step=values["step"], seconds_per_step=self.seconds_per_step, seconds=seconds
             )
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell that the steps are done: scoring the weights takes its time too."""
+        if self.report is not None and trainer.is_global_zero:
+            step = trainer.global_step
+            self.report({"step": step, "max_steps": trainer.max_steps, "phase": SCORING})
+
     def _values(self, trainer: Trainer, outputs: Any) -> dict[str, Any]:
         loss = float(outputs["loss"]) if isinstance(outputs, dict) else 0.0
         check_finite(loss, f"the loss of step {trainer.global_step}")
@@ -72,6 +80,7 @@ class ProgressCallback(Callback):
             "max_steps": trainer.max_steps,
             "loss": loss,
             "images_per_second": speed,
+            "seconds_left": (trainer.max_steps - trainer.global_step) * self.seconds_per_step,
         }
 
     @staticmethod

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from qk_lightning.config.atomic import aside
 from qk_lightning.config.run_folder import RunFolder
 
 KEPT = 2
 log = logging.getLogger("qk_lightning")
+
+
+class AsideCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its place, then rename it.
+
+    Lightning writes to the system's temporary folder and moves: between two file systems that is
+    a copy, which a kill cuts short, and a small /tmp is full before the disk is.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write it whole or not at all.
+
+        Args:
+            checkpoint: what Lightning collected.
+            path: `checkpoints/step=<n>.ckpt`.
+            storage_options: not used, as Lightning has it.
+        """
+        with aside(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 def checkpoint_callback(run: RunFolder, every: int) -> ModelCheckpoint:
@@ -42,6 +66,8 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
     Returns:
         The file, or None where there is none to resume from.
     """
+    for file in run.checkpoints.glob(".step=*.part.ckpt"):  # a kill left it; the lock is ours
+        file.unlink()
     for file in run.checkpoint_files():
         try:
             torch.load(file, map_location="cpu", weights_only=True)

@@ -14,7 +14,7 @@ from qk_lightning.config.locks import STALE_SECONDS, FolderLock, LockHeld
 
 
 def test_a_held_lock_is_refused_or_waited_for(tmp_path: Path) -> None:
-    with FolderLock(tmp_path), pytest.raises(LockHeld, match="in use"):
+    with FolderLock(tmp_path), pytest.raises(LockHeld, match="uses"):
         FolderLock(tmp_path, wait=False).__enter__()
     with FolderLock(tmp_path, wait=False) as lock:
         assert lock.holder() is not None

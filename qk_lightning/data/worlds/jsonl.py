@@ -46,9 +46,14 @@ class Jsonl(World):
     paths = ("path",)
 
     def __init__(self, *, path: str, size: int = 32, val_fraction: float = 0.05) -> None:
-        if size < 1 or not 0 <= val_fraction < 1:
-            expected = "size from 1 and val_fraction from 0 to below 1"
-            raise ConfigError(Problem("data.world", (size, val_fraction), expected))
+        problems = []
+        if size < 1:
+            problems.append(Problem("data.world.size", size, "1 or more", "for example 32"))
+        if not 0 <= val_fraction < 1:
+            expected, fix = "a share from 0 to below 1", "for example 0.05"
+            problems.append(Problem("data.world.val_fraction", val_fraction, expected, fix))
+        if problems:
+            raise ConfigError(problems)
         file = resolve_path(path, "data.world.path")
         if not file.is_file():
             fix = "name the .jsonl file itself, not its folder"

@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from qk_lightning.parts.base import WEIGHT_FILES, is_meta
+from qk_lightning.parts.base import WEIGHT_FILES, is_meta, not_finite
+from qk_lightning.parts.base import read_config as read_json
 
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 
@@ -27,9 +30,20 @@ def holds_weights(folder: Path) -> bool:
 
     Returns:
         False for a configuration alone.
+
+    Raises:
+        ValueError: Weights of another kind, which random ones must not stand in for.
     """
     names = [f"{name}{end}" for name in WEIGHT_FILES for end in ("", ".index.json")]
-    return any((folder / name).is_file() for name in names)
+    if any((folder / name).is_file() for name in names):
+        return True
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in OTHER_WEIGHTS)
+    if others:
+        raise ValueError(
+            f"vlm.path: {str(folder)!r} holds {others[0]}, and only safetensors are read: convert "
+            "it (save_pretrained writes safetensors), or remove it to start from random weights"
+        )
+    return False
 
 
 def read_config(source: str, model_type: str) -> Any:
@@ -43,17 +57,36 @@ def read_config(source: str, model_type: str) -> Any:
         A transformers configuration.
 
     Raises:
-        ValueError: A checkpoint of another model.
+        ValueError: A checkpoint of another model, or a folder that is not a whole checkpoint.
     """
     from transformers import AutoConfig
 
+    folder = Path(source)
+    if folder.is_dir():
+        read_json(folder)  # says what is wrong with it
     config = AutoConfig.from_pretrained(source)
     if config.model_type != model_type:
         raise ValueError(
             f"vlm.path: {source!r} holds a {config.model_type!r}; expected a {model_type!r}. "
             "Choose another checkpoint, or another vlm."
         )
+    if folder.is_dir():
+        _check_companions(folder)
     return config
+
+
+def _check_companions(folder: Path) -> None:
+    """See that the files are there that the first prompt and the first picture need."""
+    problems = []
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        problems.append(f"a tokenizer ({' or '.join(TOKENIZER_FILES)})")
+    if not (folder / PREPROCESSOR_FILE).is_file():
+        problems.append(PREPROCESSOR_FILE)
+    if problems:
+        raise ValueError(
+            f"vlm.path: {str(folder)!r} lacks {' and '.join(problems)}; copy what is missing from "
+            "the checkpoint that it is made of."
+        )
 
 
 def build(config: Any, *, initialise: bool, **options: Any) -> nn.Module:
@@ -90,13 +123,16 @@ def load(model: nn.Module, source: str, **options: Any) -> nn.Module:
         A model with the checkpoint's weights.
 
     Raises:
-        ValueError: Weights are missing, left over or of another shape.
+        ValueError: Weights are missing, left over, of another shape, or not finite.
     """
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # all is refused below
     with no_progress_bar():
         loaded, report = type(model).from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, **options
+            source, use_safetensors=True, **told, **options
         )
     problems = {k: sorted(map(str, v)) for k, v in report.items() if v}
+    if bad := not_finite(dict(loaded.named_parameters())):
+        problems["nan_or_inf"] = bad
     if problems:
         raise ValueError(f"vlm.path: the weights in {source} do not fit the model: {problems}")
     frozen = {name for name, own in model.named_parameters() if not own.requires_grad}

@@ -1,0 +1,111 @@
+"""Sweeps from a notebook: from a file, from values in a cell, or from an earlier sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from qk_lightning.api.comparison import Comparison
+from qk_lightning.api.training import see_edits
+from qk_lightning.cli.train import sweep_file
+from qk_lightning.config.atomic import write_text
+from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.file import SweepFile
+from qk_lightning.sweeps.plan import plan_sweep
+from qk_lightning.sweeps.reader import parse_sweep
+from qk_lightning.sweeps.report import RESULT_FILE, write_report
+from qk_lightning.sweeps.run import SWEEP_COPY, describe_failures, run_sweep
+
+
+def sweep(
+    sweep: str | Path | SweepFile | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    redo: bool = False,
+    plain: bool | None = None,
+    write: Callable[[str], None] = print,
+) -> Comparison:
+    """Train all members of a sweep that are not done, and compare them.
+
+    Args:
+        sweep: a sweep's name or file, the keys of a sweep file as a dict, or what
+            `Comparison.with_values` made.
+        overrides: further overrides for every member; they give the sweep a name of its own.
+        redo: train again what was done by other code, and what came after it.
+        plain: lines instead of a live display; None looks at the terminal (a notebook gets lines).
+        write: prints the plan and the result.
+
+    Returns:
+        The comparison; `failures` names runs that failed, and the others are compared.
+
+    Raises:
+        ConfigError: with everything that is wrong, before anything is trained.
+        KeyboardInterrupt: it was stopped; the same call goes on from here.
+    """
+    see_edits()
+    plan = plan_sweep(_given(sweep), overrides)
+    if plan.file.path is None:  # so that it is found by its name later
+        write_text(plan.folder / SWEEP_COPY, sweep_text(plan.file))
+    done = run_sweep(plan, redo=redo, plain=plain, write=write)
+    if done.outcome.interrupted:
+        raise KeyboardInterrupt("stopped; the same call goes on from the last checkpoints")
+    failures = describe_failures(done.plan, done.outcome)
+    return Comparison(done.plan, done.result, failures)
+
+
+def report(sweep: str | Path) -> Comparison:
+    """Compare what is done of a sweep; trains nothing.
+
+    Args:
+        sweep: the name of a sweep that was run, or a sweep file.
+
+    Returns:
+        The comparison; its report is written anew if anything has changed.
+
+    Raises:
+        ConfigError: there is no such sweep, or its file is wrong.
+    """
+    see_edits()
+    plan = plan_sweep(sweep_file(str(sweep)))
+    return Comparison(plan, write_report(plan))
+
+
+def list_sweeps() -> list[str]:
+    """Return the names of the sweeps that have a report here, oldest first."""
+    found = [file.parent for file in sweeps_root().glob(f"*/{RESULT_FILE}")]
+    found = [folder for folder in found if (folder / SWEEP_COPY).is_file()]
+    found.sort(key=lambda folder: (folder / RESULT_FILE).stat().st_mtime)
+    return [folder.name for folder in found]
+
+
+def sweep_text(file: SweepFile) -> str:
+    """Write a sweep that was made in memory as the file that says the same.
+
+    Args:
+        file: the sweep.
+
+    Returns:
+        YAML.
+    """
+    values = {
+        "name": file.name,
+        "preset": file.preset,
+        "overrides": list(file.overrides),
+        "axes": {axis: list(options) for axis, options in file.axes.items()},
+        "controls": [{"name": row.name, "overrides": list(row.overrides)} for row in file.controls],
+        "seeds": list(file.seeds),
+        "baseline": dict(file.baseline),
+        "metrics": dict(file.metrics),
+        "slots": file.slots,
+        "threads": file.threads,
+    }
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _given(sweep: str | Path | SweepFile | Mapping[str, Any]) -> Path | SweepFile:
+    if isinstance(sweep, SweepFile):
+        return sweep
+    return parse_sweep(sweep) if isinstance(sweep, Mapping) else sweep_file(str(sweep))

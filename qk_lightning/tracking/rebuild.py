@@ -1,0 +1,200 @@
+"""Making the MLflow view anew from the run folders, which are the truth.
+
+What the store shows already stays as it is; what is missing is added; an MLflow run that
+contradicts its folder goes to MLflow's trash and is made anew. Imports no Lightning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from qk_lightning.config.atomic import write_json
+from qk_lightning.config.locks import FolderLock, LockHeld
+from qk_lightning.config.paths import sweeps_root
+from qk_lightning.config.run_folder import RunFolder, list_runs
+from qk_lightning.tracking.mlflow_describe import describe_run
+from qk_lightning.tracking.mlflow_runs import log_sweep, sweep_record
+from qk_lightning.tracking.mlflow_store import (
+    MAX_METRICS,
+    RECORD,
+    check_store,
+    ensure_store,
+    log_run_artifacts,
+    make_client,
+    standing_run,
+    store_file,
+    store_folder,
+    store_uri,
+)
+from qk_lightning.tracking.rebuild_compare import Difference, compare, milliseconds, truth_of
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+Action = Literal["make", "complete", "make anew", "keep", "leave"]
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What was done with one run or sweep, or would be.
+
+    Args:
+        name: the run's folder, or `sweep <name>`.
+        action: `make` (the store did not show it), `complete` (it lacked something), `make anew`
+            (it contradicted the folder), `keep` (nothing to do), `leave` (not to be shown).
+        why: the reason, "" where it is plain.
+    """
+
+    name: str
+    action: Action
+    why: str = ""
+
+
+def rebuild(dry_run: bool = False, said: Callable[[Deed], None] | None = None) -> list[Deed]:
+    """Show every finished run and every sweep in MLflow, as their folders tell.
+
+    A second call finds nothing to do. A run that is not finished is left alone.
+
+    Args:
+        dry_run: only say what would be done; the store is not even made.
+        said: takes each deed once it is done.
+
+    Returns:
+        All deeds: the runs' first, then the sweeps'.
+
+    Raises:
+        ConfigError: MLflow is not installed, or the store's address is one it refuses.
+    """
+    check_store()
+    file = store_file()
+    is_new = file is not None and not file.is_file()
+    runs = list_runs()
+    has_something = not dry_run and any(run.is_done and _is_tracked(run) for run in runs)
+    client = None if is_new and not has_something else _client()
+    deeds: list[Deed] = []
+
+    def note(deed: Deed) -> None:
+        """Keep a deed and tell it."""
+        deeds.append(deed)
+        if said is not None:
+            said(deed)
+
+    for run in runs:
+        note(_rebuild_run(client, run, dry_run))
+    changed = {deed.name for deed in deeds if deed.action in ("make", "make anew")}
+    for result_file in sorted(sweeps_root().glob("*/result.json")):
+        note(_rebuild_sweep(client, result_file.parent, changed, dry_run))
+    return deeds
+
+
+def _client() -> MlflowClient:
+    """Return a client; its constructor makes a sqlite file, which two must not do together."""
+    folder = store_folder()
+    if folder is None:
+        return make_client()
+    with FolderLock(folder):
+        return make_client()
+
+
+def _rebuild_run(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> Deed:
+    if not run.is_done:
+        return Deed(run.name, "leave", f"{run.state}, not done")
+    if not _is_tracked(run):
+        return Deed(run.name, "leave", "tracking.name is none")
+    if dry_run:
+        return _deed_of(client, run)
+    try:
+        with run.lock(wait=False):
+            deed = _deed_of(client, run)
+            assert client is not None
+            _show(client, run, deed.action)
+    except LockHeld:
+        return Deed(run.name, "leave", "in use by another process")
+    return deed
+
+
+def _deed_of(client: MlflowClient | None, run: RunFolder) -> Deed:
+    """Say what a finished run needs."""
+    run_id = standing_run(client, run.read_json(RECORD)) if client else None
+    if client is None or run_id is None:
+        return Deed(run.name, "make")
+    found = compare(client, run_id, run)
+    if found.contradictions:
+        return Deed(run.name, "make anew", f"differs in {_some(found.contradictions)}")
+    missing = found.missing
+    return Deed(run.name, "complete", f"lacks {_some(missing)}") if missing else _kept(run.name)
+
+
+def _kept(name: str) -> Deed:
+    return Deed(name, "keep")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _show(client: MlflowClient, run: RunFolder, action: Action) -> None:
+    if action == "keep":
+        return
+    cfg = run.config
+    run_id = standing_run(client, run.read_json(RECORD))
+    if action == "make anew" and run_id is not None:
+        client.delete_run(run_id)
+        run_id = None
+    if run_id is None:
+        run_id = _make(client, run, ensure_store(cfg.tracking.experiment))
+    lacking: Difference = compare(client, run_id, run)
+    if lacking.params or lacking.tags:
+        describe_run(client, run_id, run, cfg)
+    for start in range(0, len(lacking.points), MAX_METRICS):
+        client.log_batch(run_id, metrics=lacking.points[start : start + MAX_METRICS])
+    if lacking.files:
+        log_run_artifacts(run)
+        for file, place in truth_of(run).evaluation_files:
+            client.log_artifact(run_id, str(file), place)
+    finished = milliseconds(run.status.get("finished"))
+    client.set_terminated(run_id, "FINISHED", end_time=finished)
+
+
+def _make(client: MlflowClient, run: RunFolder, experiment_id: str) -> str:
+    started = milliseconds(run.status.get("started"))
+    made = client.create_run(experiment_id, start_time=started, run_name=run.name)
+    run_id = str(made.info.run_id)
+    record = {"uri": store_uri(), "experiment_id": experiment_id, "run_id": run_id}
+    write_json(run.path / RECORD, {**record, "described": True})
+    return run_id
+
+
+def _rebuild_sweep(
+    client: MlflowClient | None, folder: Path, changed: set[str], dry_run: bool
+) -> Deed:
+    name = f"sweep {folder.name}"
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    runs = [RunFolder(Path(entry["folder"])) for entry in result["runs"]]
+    if not any(_is_tracked(run) for run in runs):
+        return Deed(name, "leave", "none of its runs is tracked")
+    record = sweep_record(folder)
+    standing = standing_run(client, record) if client and record else None
+    if standing is None:
+        deed = Deed(name, "make")
+    elif record.get("inputs") != result["inputs"]:
+        deed = Deed(name, "complete", "its report is newer")
+    elif new := sorted(changed & {run.name for run in runs}):
+        deed = Deed(name, "complete", f"lacks the links to {_some(new)}")
+    else:
+        deed = _kept(name)
+    if deed.action != "keep" and not dry_run:
+        log_sweep(str(folder))
+    return deed
+
+
+def _is_tracked(run: RunFolder) -> bool:
+    if not run.has_config:
+        return False
+    tracking: Any = run.config.get("tracking")
+    return tracking is not None and tracking.name == "mlflow"

@@ -1,0 +1,70 @@
+"""Wrong words, numbers, files and folders on the command line. `runs/` holds a trained chain."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from malformed_case import Case
+from PIL import Image
+
+CACHE = ("runs/cache",)
+SMALL = "avatars.num_identities=4 avatars.num_val=4 scenes.num_scenes=2 scenes.num_val=2 --limit 2"
+DRAW = "generate stage2 --output ROOT/out"
+
+
+def red(root: Path) -> None:
+    """Draw a picture that no item of a suite has."""
+    (root / "theirs").mkdir()
+    Image.new("RGB", (32, 32), "red").save(root / "theirs" / "0.png")
+
+
+def no_runs(root: Path) -> None:
+    """Put a file where all outputs go."""
+    shutil.rmtree(root / "runs")
+    (root / "runs").write_text("mine")
+
+
+CASES = [
+    Case("no such verb", "fitt tiny/stage1", ("VERB", "'fitt'", "fit")),
+    Case("no preset", "fit", ("preset", "required")),
+    Case("no such flag", "fit tiny/stage1 --plann", ("--plann", "usage")),
+    Case("no such preset", "fit tiny/stage9", ("tiny/stage9", "did you mean 'tiny/stage")),
+    Case("no such option", "config tiny/stage1 --explain seeed", ("--explain", "'seed'")),
+    Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'sweeps/num_queries'")),
+    Case("no pictures asked for", f"{DRAW} --num-images 0", ("--num-images = 0", "1 or more")),
+    Case("fewer than none", f"{DRAW} --num-images -1", ("--num-images = -1", "1 or more")),
+    Case("a seed of letters", f"{DRAW} --seed one", ("--seed", "invalid int value: 'one'")),
+    Case("a seed below 0", f"{DRAW} --seed -5", ("--seed = -5", "0 to 2^63 - 1")),
+    Case("no steps", f"{DRAW} --num-inference-steps 0", ("num_inference_steps = 0", "1 or more")),
+    Case("guidance of nan", f"{DRAW} --guidance-scale nan", ("guidance_scale", "a finite number")),
+    Case("no such device", f"{DRAW} --device abacus", ("device = 'abacus'", "use cpu")),
+    Case("a picture that is not", f"{DRAW} --source ROOT/gone.png", ("gone.png", "check the path")),
+    Case("a prompt without its flag", ("generate", "stage2", "a person"), ("a person", "usage")),
+    Case("a file for a folder", "generate stage2 --output ROOT/out", ("--output", "is a file"),
+         {"out": "mine"}),
+    Case("no such run", "generate stage9", ("run = 'stage9'", "known: stage1-")),
+    Case("two runs of a name", "runs show stage", ("run = 'stage'", "name one of them")),
+    Case("a needed run", "runs rm stage1", ("run", "remove stage2-")),
+    Case("a part that is not", "runs export stage2 hed ROOT/out", ("part = 'hed'", "'head'")),
+    Case("export over a folder", "runs export stage2 head ROOT/out", ("folder", "name another"),
+         {"out/mine.txt": "mine"}),
+    Case("words missing", "runs export stage2", ("runs export", "qk runs export RUN PART FOLDER")),
+    Case("words too many", "runs list stage2", ("runs list", "0 argument(s)")),
+    Case("no such action", "runs remove stage2", ("'remove'", "rm")),
+    Case("no such suite", "evaluate stage2 avatar", ("suite", "did you mean 'avatars'?")),
+    Case("no suite", "evaluate stage2", ("evaluate", "qk evaluate RUN SUITE")),
+    Case("no items", "evaluate stage2 avatars --limit 0", ("--limit = 0", "1 or more")),
+    Case("no folder of pictures", f"evaluate --images ROOT/gone avatars {SMALL}",
+         ("--images", "expected a folder", "<id>.png")),
+    Case("an empty folder of pictures", f"evaluate --images ROOT/experiments avatars {SMALL}",
+         ("--images", "PNG files", "qk evaluate prompts")),
+    Case("pictures of other names", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("--images", "qk evaluate prompts"), prepare=red, new=CACHE),
+    Case("a folder for a sheet", "data show avatars --output ROOT/experiments",
+         ("--output", "a file, not a folder")),
+    Case("no samples", "data show avatars --per-task 0", ("--per-task = 0", "1 or more")),
+    Case("a look at none", "data leakage avatars --limit -3", ("--limit = -3", "1 or more")),
+    Case("runs is a file", "fit tiny/stage1", ("runs", "is a file", "move the file"),
+         prepare=no_runs),
+]  # fmt: skip
