@@ -10,10 +10,10 @@ ablation: $(SETUP)            ## train and compare the three stages for several 
 	$(BIN)/qk sweep $(SWEEP)
 
 test: $(SETUP)                ## the default test set
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(SETUP)            ## the slow tests too
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(SETUP)                ## ruff and mypy
 	$(BIN)/ruff check .

@@ -50,6 +50,7 @@ setup(
             *NOTEBOOKS,
             "pytest>=8.0",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "mypy>=1.14",
             "pre-commit>=4.0",
