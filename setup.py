@@ -35,6 +35,7 @@ setup(
         "tokenizers>=0.21",
         "numpy>=1.26",
         "scipy>=1.11",
+        "joblib>=1.3",
         "pillow>=10.1",
         "rich>=13.0",
         "matplotlib>=3.8",

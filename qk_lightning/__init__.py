@@ -23,15 +23,11 @@ if TYPE_CHECKING:
     from qk_lightning.api.sweeping import sweep as sweep
     from qk_lightning.api.training import describe_plan as describe_plan
     from qk_lightning.api.training import fit as fit
-    from qk_lightning.config.chain import plan_chain as plan_chain
     from qk_lightning.config.compose import compose as compose
     from qk_lightning.config.errors import ConfigError as ConfigError
-    from qk_lightning.config.run_folder import find_run as find_run
     from qk_lightning.config.run_folder import list_runs as list_runs
     from qk_lightning.pipeline import QueryKontextPipeline as QueryKontextPipeline
-    from qk_lightning.sweeps.execute import run_chain as run_chain
     from qk_lightning.sweeps.plan import plan_sweep as plan_sweep
-    from qk_lightning.sweeps.run import run_sweep as run_sweep
 
 __version__ = "0.1.0"
 
@@ -49,15 +45,11 @@ _EXPORTS = {
     "sweep": "qk_lightning.api.sweeping",
     "describe_plan": "qk_lightning.api.training",
     "fit": "qk_lightning.api.training",
-    "plan_chain": "qk_lightning.config.chain",
     "compose": "qk_lightning.config.compose",
     "ConfigError": "qk_lightning.config.errors",
-    "find_run": "qk_lightning.config.run_folder",
     "list_runs": "qk_lightning.config.run_folder",
     "QueryKontextPipeline": "qk_lightning.pipeline",
-    "run_chain": "qk_lightning.sweeps.execute",
     "plan_sweep": "qk_lightning.sweeps.plan",
-    "run_sweep": "qk_lightning.sweeps.run",
 }
 __all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
 

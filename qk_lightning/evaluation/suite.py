@@ -13,9 +13,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -30,7 +30,6 @@ ALL = "all"
 EDITS = ("transformation", "editing")
 Count = int | Mapping[str, int] | None  # of one world and task
 log = logging.getLogger("qk_lightning")
-_READERS: WeakKeyDictionary[World, Reader] = WeakKeyDictionary()
 
 
 class Suite(ABC):
@@ -174,15 +173,14 @@ class Suite(ABC):
         """
 
 
+@lru_cache(maxsize=4)
 def _reader(world: World) -> Reader:
     """Return the world's reader; made once, as readers keep what they drew."""
     from qk_lightning.evaluation.readers import reader_for
 
-    if world not in _READERS:
-        reader = reader_for(world)
-        assert reader is not None, f"no reader for {type(world).__name__}"
-        _READERS[world] = reader
-    return _READERS[world]
+    reader = reader_for(world)
+    assert reader is not None, f"no reader for {type(world).__name__}"
+    return reader
 
 
 def choose(items: Sequence[Item], count: int | None) -> list[Item]:

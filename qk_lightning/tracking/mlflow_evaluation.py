@@ -41,7 +41,7 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path) -> Non
         run_id = standing_run(client, record)
         if run_id is None:
             return
-        metrics = evaluation_metrics(summary, int(run.status.get("step", 0)), _now())
+        metrics = evaluation_metrics(summary, folder, int(run.status.get("step", 0)), _now())
         for start in range(0, len(metrics), MAX_METRICS):
             client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
         for file, place in evaluation_files(folder):
@@ -50,18 +50,29 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path) -> Non
         log.warning("the scores of %s are not in MLflow: %s", run.name, error)
 
 
-def evaluation_metrics(summary: dict[str, Any], step: int, milliseconds: int) -> list[Any]:
-    """Return a suite's scores as MLflow's metrics.
+def evaluation_metrics(
+    summary: dict[str, Any], folder: Path, step: int, milliseconds: int
+) -> list[Any]:
+    """Return a suite's scores as MLflow's metrics, `evaluate/<name of the folder>/<score>`.
+
+    The scores of the end of the run keep `eval/...` to themselves: they are of fewer items.
 
     Args:
         summary: what summary.json holds.
+        folder: the folder of the suite's files.
         step: the run's last optimiser step.
         milliseconds: when they were measured.
     """
     from mlflow.entities import Metric
 
+    prefix = f"eval/{summary['suite']}/"
     return [
-        Metric(metric_key(name), storable(entry["value"]), milliseconds, step)
+        Metric(
+            metric_key(f"evaluate/{folder.name}/{name.removeprefix(prefix)}"),
+            storable(entry["value"]),
+            milliseconds,
+            step,
+        )
         for name, entry in summary["metrics"].items()
     ]
 

@@ -88,8 +88,8 @@ def truth_of(run: RunFolder) -> Truth:
     points = _points(run)
     for file in evaluations:
         summary = json.loads(file.read_text(encoding="utf-8"))
-        when = max(int(file.stat().st_mtime * 1000), points[-1].timestamp + 1 if points else 0)
-        points += evaluation_metrics(summary, int(run.status.get("step", 0)), when)
+        when = int(file.stat().st_mtime * 1000)
+        points += evaluation_metrics(summary, file.parent, int(run.status.get("step", 0)), when)
     return Truth(flat_params(cfg), tags_of(run, cfg), points, files, beside)
 
 

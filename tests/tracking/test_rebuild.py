@@ -49,7 +49,7 @@ def train(folder):
 
 
 def evaluate(folder, value=0.5):
-    summary = {"metrics": {"eval/scenes/colours": {"value": value}}}
+    summary = {"suite": "scenes", "metrics": {"eval/scenes/colours": {"value": value}}}
     place = folder.path / "evaluations/scenes"
     place.mkdir(parents=True, exist_ok=True)
     (place / "summary.json").write_text(json.dumps(summary))
@@ -123,7 +123,8 @@ def test_a_lost_store_is_made_anew_with_the_same_content(store, make_run, templa
     make_sweep(store, folder)
     before = view()
     assert before[folder.name]["histories"]["train/loss"][0] == (1, repr(1.0 / 3))
-    assert before[folder.name]["latest"]["eval/scenes/colours"] == "0.5"
+    assert before[folder.name]["latest"]["eval/scenes/colours"] == "0.25"  # of the run's end
+    assert before[folder.name]["latest"]["evaluate/scenes/colours"] == "0.5"
     assert "samples/final.png" in before[folder.name]["files"]
 
     lose(template)
