@@ -76,9 +76,7 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
         ours, theirs = _shapes(cfg), _shapes(parent)
         for family, handover in cfg.from_parent.items():
             if handover != "new" and ours.get(family) != theirs.get(family):
-                expected = f"the same {family} as its parent has, as it is handed over"
-                fix = f"give both the same options, or `from_parent: {{{family}: new}}`"
-                problems.append(Problem(family, dict(cfg[family]), expected, fix))
+                problems.append(_unlike_parent(cfg, parent, family))
     stride = getattr(parts.get("autoencoder"), "stride", 1)
     if cfg.data.world.size % stride:
         expected = f"a multiple of {stride}, the pixels of a latent cell"
@@ -86,6 +84,17 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
     if problems:
         raise ConfigError(problems)
+
+
+def _unlike_parent(cfg: DictConfig, parent: DictConfig, family: str) -> Problem:
+    """Say that a part cannot be handed over, and what would mend that."""
+    ours, theirs = dict(cfg[family]), dict(parent.get(family) or {})
+    differs = {key: value for key, value in ours.items() if theirs.get(key) != value}
+    wanted = {key: theirs[key] for key in differs if key in theirs}
+    expected = f"{wanted or theirs} as in {parent.stage}, which hands its {family} over"
+    same = " ".join(f"{cfg.stage}.{family}.{key}={value}" for key, value in wanted.items())
+    fix = f"write `{same}`, or `{cfg.stage}.from_parent.{family}=new` to start it anew"
+    return Problem(f"{cfg.stage}.{family}", differs, expected, fix)
 
 
 def _check_accelerator(cfg: DictConfig) -> None:
