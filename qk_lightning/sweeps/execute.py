@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.locks import LockHeld
-from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, descendants, makespan, ready
+from qk_lightning.sweeps.graph import (
+    Graph,
+    PlannedRun,
+    build_graph,
+    descendants,
+    estimate,
+    makespan,
+    ready,
+)
 from qk_lightning.sweeps.pool import Event, Pool
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.worker import ERROR_FILE, Job, run_once
@@ -139,6 +147,7 @@ class Executor:
     def _finish(self, run: PlannedRun, trained: bool) -> None:
         run.done = True
         (self.outcome.trained if trained else self.outcome.found).append(run.identity)
+        estimate(self.graph)  # a run more that is measured
         self.progress.finish(run.identity, "done" if trained else "found")
 
     def _fail(self, run: PlannedRun, error: str) -> None:

@@ -77,26 +77,39 @@ def build_graph(chains: Iterable[tuple[str, Sequence[StagePlan]]]) -> Graph:
                 parent = plan.parent.identity if plan.parent else None
                 graph[plan.identity] = PlannedRun(plan, folder, parent, folder.is_done)
             graph[plan.identity].users.append(label)
-    _estimate(graph)
+    estimate(graph)
     return graph
 
 
-def _estimate(graph: Graph) -> None:
-    """Fill in times: the median of like runs of this root, else the preset's own figure."""
+def estimate(graph: Graph) -> None:
+    """Fill in times: the median of like runs of this root, else the preset's own figure.
+
+    The presets' figures are stretched by as much as the measured runs of this graph took longer
+    than theirs.
+
+    Args:
+        graph: the runs; `seconds`, `measured` and `progress` are set.
+    """
     measured: dict[tuple[str, int], list[float]] = {}
     for folder in list_runs():
         status = folder.status
         if status.get("state") == "done" and status.get("seconds"):
             key = (_name(folder), int(status.get("max_steps", 0)))
             measured.setdefault(key, []).append(float(status["seconds"]))
+    stretched = []
     for run in graph.values():
         like = measured.get((_name(run.folder), int(run.plan.cfg.trainer.max_steps)))
         reference = run.plan.cfg.get("reference_seconds")
         run.measured = like is not None
         run.seconds = statistics.median(like) if like else reference
+        if like and reference:
+            stretched.append(run.seconds / reference)
         status = {} if run.done else run.folder.status
         if status.get("step") and status.get("max_steps"):
-            run.progress = min(1.0, status["step"] / status["max_steps"])
+            run.progress = max(run.progress, min(1.0, status["step"] / status["max_steps"]))
+    for run in graph.values():
+        if stretched and not run.measured and run.seconds is not None:
+            run.seconds *= statistics.median(stretched)
 
 
 def _name(folder: RunFolder) -> str:
