@@ -48,6 +48,8 @@ def format_difference(difference: Difference | None) -> str:
         return "not finite"
     if summary.low is None or summary.high is None:
         return f"{summary.mean:+.4g} not tested ({summary.count} < {MIN_SEEDS} seeds)"
+    if summary.low == summary.high == 0:
+        return "the same"  # as of a control that shares its runs up to this stage
     digits = decimals(summary.half_width or 0.0, summary.mean)
     ends = f"[{summary.low:+.{digits}f}, {summary.high:+.{digits}f}]"
     return f"{summary.mean:+.{digits}f} {ends} {difference.verdict}"
@@ -102,14 +104,15 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) 
         Lines of cells, the heading first.
     """
     compared = any(row.is_baseline for row in rows)
+    metrics = _measured(file, rows)
     heading = [", ".join(file.axes) or "row"]
-    for metric, goal in file.metrics.items():
+    for metric, goal in metrics.items():
         heading += [f"{metric} ({ARROWS[goal]})"]
         heading += ["difference to the baseline"] if compared else []
     lines = [[*heading, "trained / all parameters", "s a step", "seeds"]]
     for row in rows:
         cells = [_name(row)]
-        for metric in file.metrics:
+        for metric in metrics:
             cells.append(format_summary(row.metrics[metric]))
             if compared:
                 difference = format_difference(row.differences[metric])
@@ -122,13 +125,22 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) 
         cells.append("-" if row.seconds_per_step is None else f"{row.seconds_per_step:.3g}")
         seeds = f"{len(row.seeds)} of {len(file.seeds)}"
         lines.append([*cells, str(len(row.seeds)) if row.seeds == file.seeds else seeds])
-    return lines + _level_cells(file, levels, compared)
+    return lines + _level_cells(list(metrics), levels, compared)
 
 
-def _level_cells(file: SweepFile, levels: NamedLevels, compared: bool) -> list[list[str]]:
+def _measured(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
+    """The sweep's metrics that some row of a stage has: its tasks say which there can be."""
+    return {
+        metric: goal
+        for metric, goal in file.metrics.items()
+        if any(row.metrics[metric] is not None for row in rows)
+    }
+
+
+def _level_cells(metrics: Sequence[str], levels: NamedLevels, compared: bool) -> list[list[str]]:
     lines = []
     for control, name in NAMES.items():
-        values = [levels.get(metric, {}).get(control) for metric in file.metrics]
+        values = [levels.get(metric, {}).get(control) for metric in metrics]
         if all(value is None for value in values):
             continue
         cells = [f"*{name}*"]
@@ -169,7 +181,8 @@ def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> s
     """
     lines = [f"{rows[0].stage}"]
     width = max(len(_name(row)) for row in rows)
-    for metric, goal in file.metrics.items():
+    metrics = _measured(file, rows)
+    for metric, goal in metrics.items():
         lines.append(f"  {metric} ({ARROWS[goal]})")
         for row in rows:
             summary = format_summary(row.metrics[metric])
@@ -179,4 +192,6 @@ def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> s
         beside = [f"{NAMES[name]} {format_number(value)}"
                   for name, value in levels.get(metric, {}).items()]  # fmt: skip
         lines += [f"    against: {', '.join(beside)}"] if beside else []
+    others = [metric for metric in file.metrics if metric not in metrics]
+    lines += [f"  not measured in this stage: {', '.join(others)}"] if others else []
     return "\n".join(lines)

@@ -87,7 +87,9 @@ def test_what_is_no_part_of_the_identity_may_change_between_tries() -> None:
 
 
 def test_handed_over_parts_of_other_sizes_are_found_before_training() -> None:
-    with pytest.raises(ConfigError, match="write `stage2.connector.name=enc_proj`, or `stage2.from"):
+    with pytest.raises(
+        ConfigError, match="write `stage2.connector.name=enc_proj`, or `stage2.from"
+    ):
         check(plan_chain("tiny/stage2", ["stage1.connector=enc_proj"]))
 
 
