@@ -12,8 +12,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from functools import lru_cache
+from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 
