@@ -132,7 +132,9 @@ def report(options: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    plan = plan_sweep(sweep_file(options.sweep))
+    file = sweep_file(options.sweep)
+    print(f"reading the runs of {file}", flush=True)  # for seconds, if the sweep is large
+    plan = plan_sweep(file)
     result = write_report(plan)
     print(result["summary"] or f"no finished run yet: qk sweep {options.sweep}")
     print(f"\nreport  {plan.folder / REPORT_FILE}")
