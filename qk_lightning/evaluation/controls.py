@@ -31,6 +31,7 @@ from qk_lightning.evaluation.suite import Suite
 from qk_lightning.parts.base import Part
 
 CONTROLS = ("gt", "recon", "shuffled", "blank", "copy")
+VERSION = 2  # of how controls are made; what is kept of another one is made anew
 GREY = 128
 BUILTIN_CODEC = "builtin:laptop_codec"
 CODEC_BATCH = 64
@@ -77,7 +78,7 @@ def _kept_rows(
 ) -> list[dict[str, Any]]:
     """Score a control's pictures of one world and task, or find the verdicts in the cache."""
     (world,) = worlds.values()
-    key = [control, suite.name, suite.version, suite.scorer(world), world.fingerprint()]
+    key = [VERSION, control, suite.name, suite.version, suite.scorer(world), world.fingerprint()]
     key += ["" if codec is None else latent_key(world, codec)]
     key += [{**item.to_row(), "seed": 0} for item in items]  # controls have no noise
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
@@ -147,9 +148,10 @@ def control_images(
 def shuffled(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     """Give each item another one of the same world, task and tag.
 
-    Half a group away rather than the next one: neighbours may share a person or a scene. An item
-    that is alone in its group is paired with one of another tag of its task, and left out where
-    there is none.
+    In an order of no meaning, and never one that shows the same picture or has the same caption
+    where there is a choice: worlds number their samples person by person and edit by edit, so
+    that a fixed distance would meet the same person, or the edit back. An item that is alone in
+    its group is paired with one of another tag of its task, and left out where there is none.
 
     Args:
         items: the items.
@@ -159,18 +161,23 @@ def shuffled(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     """
     tags: dict[tuple[str, ...], list[Item]] = {}
     tasks: dict[tuple[str, ...], list[Item]] = {}
-    for item in items:
+    for item in sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest()):
         tags.setdefault((item.world, item.task, item.tag), []).append(item)
         tasks.setdefault((item.world, item.task), []).append(item)
-    pairs = []
-    for (world, task, _), group in tags.items():
+    pairs = {}
+    for (world, task, tag), group in tags.items():
         members = group if len(group) > 1 else tasks[world, task]
-        if len(members) == 1:
-            continue
-        step = (len(members) + 1) // 2
-        place = {item.id: number for number, item in enumerate(members)}
-        pairs += [(item, members[(place[item.id] + step) % len(members)]) for item in group]
-    return pairs
+        for place, item in enumerate(members):
+            others = [*members[place + 1 :], *members[:place]]
+            if others and item.tag == tag:
+                apart = (other for other in others if not _alike(item, other))
+                pairs[item.id] = (item, next(apart, others[0]))
+    return [pairs[item.id] for item in items if item.id in pairs]
+
+
+def _alike(item: Item, other: Item) -> bool:
+    pictures = {*item.images, item.target} & {*other.images, other.target} - {-1}
+    return bool(pictures) or (item.prompt == other.prompt and not item.images)
 
 
 @torch.no_grad()

@@ -201,6 +201,15 @@ def test_shuffling_pairs_nobody_with_himself(prompts):
     assert shuffled(prompts.items[:1]) == []  # nobody to pair it with
 
 
+def test_shuffling_keeps_away_from_the_same_picture():
+    world = Avatars(num_identities=12, num_val=4)
+    items = make_prompt_set(open_suite("avatars"), {"avatars": world}).items
+    edits = [pair for pair in shuffled(items) if pair[0].task == "editing"]
+    assert len(edits) == 2 * world.num_val
+    for item, other in edits:  # the edit back shows this one's source
+        assert not {*item.images, item.target} & {*other.images, other.target}
+
+
 def test_few_items_are_of_all_tags_and_among_more(worlds):
     captions = [item for item in make_prompt_set(Exact(), worlds, 40).items if not item.roles]
     tagged = [
