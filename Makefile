@@ -4,7 +4,7 @@ SWEEP ?= experiments/sweeps/num_queries.yaml
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: ablation test test-all lint clean
+.PHONY: ablation test test-slow test-all lint clean
 
 ablation: $(SETUP)            ## train and compare the three stages for several query counts
 	$(BIN)/qk sweep $(SWEEP)
@@ -12,7 +12,10 @@ ablation: $(SETUP)            ## train and compare the three stages for several 
 test: $(SETUP)                ## the default test set
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: $(SETUP)            ## the slow tests too
+test-slow: $(SETUP)           ## what takes minutes: notebooks, documented commands
+	$(BIN)/python -m pytest -n 2 --dist load -m "slow and not gpu and not network"
+
+test-all: $(SETUP)            ## every test, those that need a GPU or the internet too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(SETUP)                ## ruff and mypy

@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 
 from qk_lightning.cli.parser import build_parser
 
@@ -22,6 +25,7 @@ GOES_ON = {
     "evaluate": "; the same command goes on with the pictures that are missing",
     "generate": "; the same command goes on: whole pictures stay until they are drawn anew",
 }
+STOPPING = (signal.SIGTERM, signal.SIGHUP)  # stop as Ctrl-C does: schedulers and closed terminals
 COMPLETING = "_ARGCOMPLETE"  # set by the shell when the tab key was pressed
 
 
@@ -57,7 +61,12 @@ def _run(options: argparse.Namespace) -> int:
     # Nothing of ours asks a hub for files that a path names; retries offline take a minute.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     module = importlib.import_module(options.module)
+    is_main = threading.current_thread() is threading.main_thread()  # only there are signals set
+    # Not those that nohup or a host program has set.
+    ours = [one for one in STOPPING if is_main and signal.getsignal(one) == signal.SIG_DFL]
     try:
+        for number in ours:
+            signal.signal(number, _stop)
         return int(getattr(module, options.function)(options))
     except ConfigError as error:
         print(f"qk {options.verb}: {error}", file=sys.stderr)
@@ -71,6 +80,13 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

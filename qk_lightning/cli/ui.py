@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from types import FrameType
 
 from qk_lightning.tracking.mlflow_store import check_store, store_uri
 from qk_lightning.tracking.page import ANY_HOST, open_page, remote_address
@@ -27,7 +25,6 @@ def ui(options: argparse.Namespace) -> int:
         print(f"the store is a server with a page of its own: {address}")
         return 0
     page = open_page(options.host, options.port)
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     print(f"MLflow store {store_uri()}\nstarting its page ...", flush=True)
     try:
         with page:
@@ -42,11 +39,4 @@ def ui(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nended")
         return 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return FAILED
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

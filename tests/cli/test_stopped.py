@@ -226,8 +226,23 @@ def test_ctrl_c_in_generate_leaves_whole_pictures_alone(
     assert files(trained / "out", "*.png") == expected
 
 
+def test_what_a_scheduler_sends_stops_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("qk_lightning.cli.train.plan_chain", terminated)
+    assert main(FIT) == 130
+    assert HOW_TO_GO_ON in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 @pytest.mark.slow
-def test_a_real_ctrl_c_to_a_real_process(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_ctrl_c_to_a_real_process(
+    number: signal.Signals, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [*FIT, "max_steps=400"]
     command = [sys.executable, "-m", "qk_lightning", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -235,7 +250,7 @@ def test_a_real_ctrl_c_to_a_real_process(root: Path, capsys: pytest.CaptureFixtu
     while not list(root.glob("runs/*/checkpoints/*.ckpt")) and time.monotonic() < end:
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert HOW_TO_GO_ON in out
