@@ -9,6 +9,7 @@ from pathlib import Path
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.paths import runs_root
+from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
 from qk_lightning.tracking.provenance import source_changes
 
@@ -73,6 +74,7 @@ def _show(text: str) -> int:
 
 def _remove(text: str) -> int:
     run = find_run(text)
+    check_removable(run.path)
     children = children_of(run)
     if children:
         names = ", ".join(child.name for child in children)

@@ -26,6 +26,7 @@ from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import runs_root
+from qk_lightning.config.removal import check_removable
 
 log = logging.getLogger("qk_lightning")
 METRICS_HEADER = ["step", "metric", "value"]
@@ -237,7 +238,12 @@ class RunFolder:
         return {row["metric"]: row["value"] for row in self.metrics()}
 
     def remove(self) -> None:
-        """Delete the folder; it vanishes from the list at once, then its files."""
+        """Delete the folder; it vanishes from the list at once, then its files.
+
+        Raises:
+            ConfigError: it is no run folder of this root.
+        """
+        check_removable(self.path)
         grave = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         self.path.rename(grave)
         shutil.rmtree(grave)
@@ -267,9 +273,13 @@ def find_run(text: str) -> RunFolder:
     Raises:
         ConfigError: no run, or more than one, fits.
     """
+    if not text.strip():  # the path of "" is the current folder, and every name begins with it
+        raise ConfigError(Problem("run", text, "a run's name or folder", "qk runs lists them"))
     path = Path(text).expanduser()
     if (path / "config.yaml").is_file():
-        return RunFolder(path.resolve())
+        among = path.parent.resolve() / path.name  # a link among the runs stays one
+        is_among = bool(path.name) and among.parent == runs_root().resolve()
+        return RunFolder(among if is_among else path.resolve())
     runs = list_runs()
     exact = [run for run in runs if text in (run.name, run.identity)]
     near = [run for run in runs if run.name.startswith(text) or run.identity.startswith(text)]
