@@ -63,8 +63,8 @@ def _show(text: str) -> int:
     for family, counts in parameters.items():
         print(f"{family:<14}{counts['total']:>14,} parameters, {counts['trainable']:,} trained")
     for entry in run.read_json("weights.json").get("entries", []):
-        origin = entry["file"] or f"seed {entry['seed']}"
-        print(f"{entry['part']:<14}{entry['action']:<12}{origin}")
+        origin = entry.get("file") or f"seed {entry.get('seed', '?')}"
+        print(f"{entry.get('part', '?')!s:<14}{entry.get('action', '?')!s:<12}{origin}")
     for metric, value in sorted(run.last_metrics().items()):
         print(f"{metric:<40}{value:>12.5g}")
     if changed := source_changes(run):

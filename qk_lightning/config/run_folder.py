@@ -25,8 +25,9 @@ from yaml import YAMLError
 from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.locks import FolderLock
-from qk_lightning.config.paths import runs_root
+from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.removal import check_removable
+from qk_lightning.config.run_files import well_formed
 
 log = logging.getLogger("qk_lightning")
 METRICS_HEADER = ["step", "metric", "value"]
@@ -155,10 +156,14 @@ class RunFolder:
         if not file.is_file():
             return {}
         try:
-            return dict(json.loads(file.read_text()))
+            whole = dict(json.loads(file.read_text()))
         except (ValueError, TypeError):  # not written by us: ours are whole or absent
             log.warning("%s is damaged and counts as missing", file)
             return {}
+        known = well_formed(name, whole)
+        if known != whole:
+            log.warning("%s is damaged in parts, which count as missing", file)
+        return known
 
     def write_status(self, **changes: Any) -> None:
         """Change entries of the status.
@@ -275,7 +280,7 @@ def find_run(text: str) -> RunFolder:
     """
     if not text.strip():  # the path of "" is the current folder, and every name begins with it
         raise ConfigError(Problem("run", text, "a run's name or folder", "qk runs lists them"))
-    path = Path(text).expanduser()
+    path = user_path(text, "run")
     if (path / "config.yaml").is_file():
         among = path.parent.resolve() / path.name  # a link among the runs stays one
         is_among = bool(path.name) and among.parent == runs_root().resolve()

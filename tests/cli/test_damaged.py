@@ -31,6 +31,29 @@ def test_a_damaged_status_counts_as_missing(
         assert "stage2-" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", '{"state": "done", "seconds": null}'),
+        ("status.json", '{"state": ["done"], "seconds": "x", "step": {}}'),
+        ("parameters.json", '{"vlm": 5, "head": {"total": "many"}}'),
+        ("weights.json", '{"format": 1, "entries": "abc"}'),
+        ("weights.json", '{"format": 1, "entries": null}'),
+        ("weights.json", '{"format": 1, "entries": [5, {"part": ["vlm"]}]}'),
+        (".lock", "[1]"),
+    ],
+)
+def test_damaged_entries_count_as_missing(
+    name: str, content: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.path / name).write_text(content)
+    for words in (["runs"], ["runs", "show", "stage2"], ["doctor"]):
+        assert main(words) == 0
+        assert "stage2-" in capsys.readouterr().out or words == ["doctor"]
+    assert main(["runs", "rm", "stage1"]) == 2  # of another run: its child is still known
+    assert "remove stage2-" in capsys.readouterr().err
+
+
 def test_garbage_between_metrics_is_left_out_with_a_word(
     run: RunFolder, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
