@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import Layer, override_layer
-from qk_lightning.config.paths import check_output, runs_root
+from qk_lightning.config.paths import check_output, runs_root, user_path
 from qk_lightning.config.validate import checked_part
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def data(options: argparse.Namespace) -> int:
     """
     _check_numbers(options)
     if options.output:
-        check_output("--output", Path(options.output))
+        options.output = user_path(options.output, "--output")
+        check_output("--output", options.output)
     node = _node(options.world, options.overrides)
     shown = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
     print(f"world {node['name']}: {shown}", flush=True)  # torch and the drawing take a while

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
-from qk_lightning.config.paths import runs_root
+from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
 from qk_lightning.tracking.provenance import source_changes
@@ -95,7 +94,8 @@ def _export(text: str, family: str, folder: str) -> int:
     run: RunFolder = find_run(text)  # before torch is imported
     from qk_lightning.assembly.export import export_part
 
-    export_part(run, family, Path(folder))
-    use = f"; use it: {family}.path={folder}" if "path" in run.config[family] else ""
-    print(f"{family} of {run.name} in {Path(folder).resolve()}{use}")
+    target = user_path(folder, "folder")
+    export_part(run, family, target)
+    use = f"; use it: {family}.path={target}" if "path" in run.config[family] else ""
+    print(f"{family} of {run.name} in {target.resolve()}{use}")
     return 0

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.paths import project_root, user_path
 from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
 
 
@@ -91,3 +92,14 @@ def test_a_folder_that_is_no_run_of_this_root_is_not_removed(
     run.remove()
     assert (outside / "config.yaml").is_file()
     assert not run.path.exists()
+
+
+def test_a_home_folder_is_expanded() -> None:
+    assert user_path("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize("text", [" ", "/etc/passwd", "/etc/passwd/below"])
+def test_a_root_that_cannot_be_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QK_ROOT", text)
+    with pytest.raises(ConfigError, match="one that can be made"):
+        project_root()
