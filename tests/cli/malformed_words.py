@@ -98,4 +98,6 @@ CASES = [
     Case("too long a name", f"fit tiny/stage1 name={'x' * 201}", ("name", "200 bytes")),
     Case("runs is a file", "fit tiny/stage1", ("runs", "is a file", "move the file"),
          prepare=no_runs),
+    Case("runs is a file for a sheet", "data show avatars", ("runs", "is a file", "move the file"),
+         prepare=no_runs),
 ]  # fmt: skip
