@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qk_lightning.api.runs import load_run
+from qk_lightning.config.paths import user_path
 from qk_lightning.config.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def score_pictures(
     from qk_lightning.evaluation.prompt_set import make_prompt_set
     from qk_lightning.evaluation.run_suite import Origin, Request, score_prompts, suites_for
 
-    folder = Path(pictures).expanduser()
+    folder = user_path(pictures, "pictures")
     worlds, request = _default_worlds(overrides), Request(limit, num_samples)
     suites = suites_for(suite, worlds)
     done = []

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import Layer, override_layer
-from qk_lightning.config.paths import check_output, runs_root
+from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
 from qk_lightning.config.validate import checked_part
 
 if TYPE_CHECKING:
@@ -33,14 +33,18 @@ def data(options: argparse.Namespace) -> int:
         ConfigError: an unknown world, or a number out of range.
     """
     _check_numbers(options)
+    check_folder("runs", runs_root())  # the world's pictures go there
     if options.output:
-        check_output("--output", Path(options.output))
+        options.output = user_path(options.output, "--output")
+        check_output("--output", options.output)
     node = _node(options.world, options.overrides)
     shown = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
     print(f"world {node['name']}: {shown}", flush=True)  # torch and the drawing take a while
     from qk_lightning.assembly.build import open_world
 
     world = open_world(OmegaConf.create(node))
+    if options.output:
+        _check_not_of_world(options.output, node["name"], world)
     world.prepare()
     if options.action == "leakage":
         return _leakage(world, options.limit)
@@ -58,6 +62,14 @@ def _check_numbers(options: argparse.Namespace) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _check_not_of_world(output: Path, name: str, world: World) -> None:
+    """See that a sheet does not take the place of a picture or a list that somebody trains on."""
+    files = [file for part in world.parts() for file in getattr(part.world, "inputs", ())]
+    if output.resolve() in {file.resolve() for file in files}:
+        expected = f"a new file (the world {name} is made of this one)"
+        raise ConfigError(Problem("--output", str(output), expected, "name another"))
 
 
 def _node(name: str, overrides: list[str]) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from pathlib import Path
 
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.paths import check_folder, list_presets
+from qk_lightning.config.paths import check_folder, list_presets, user_path
 from qk_lightning.config.run_folder import RunFolder, find_run
 
 
@@ -27,7 +26,7 @@ def generate(options: argparse.Namespace) -> int:
         raise ConfigError(Problem("--num-images", options.num_images, "1 or more", "raise it"))
     if not 0 <= options.seed < 2**63:
         raise ConfigError(Problem("--seed", options.seed, "0 to 2^63 - 1", "choose another"))
-    folder = Path(options.output)
+    folder = user_path(options.output, "--output")
     check_folder("--output", folder)
     run = run_of(options.run)
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while

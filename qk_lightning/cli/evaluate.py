@@ -12,7 +12,13 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import check_folder, check_output, package_root, runs_root
+from qk_lightning.config.paths import (
+    check_folder,
+    check_output,
+    package_root,
+    runs_root,
+    user_path,
+)
 from qk_lightning.config.validate import SUITES, checked_part
 
 if TYPE_CHECKING:
@@ -160,7 +166,7 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
         codec = QueryKontextPipeline.from_run(run, options.device).system.autoencoder
     else:
         worlds = default_worlds(overrides)
-    folder, request = Path(options.images).expanduser(), _request(options)
+    folder, request = user_path(options.images, "--images"), _request(options)
     suites = suites_for(words[-1], worlds)
     _check_pictures(folder)
     check_folder("--output", Path(options.output or folder))

@@ -6,6 +6,7 @@ A verb's own module is imported when the verb is used, so that `qk --help` answe
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -26,6 +27,7 @@ GOES_ON = {
     "generate": "; the same command goes on: whole pictures stay until they are drawn anew",
 }
 STOPPING = (signal.SIGTERM, signal.SIGHUP)  # stop as Ctrl-C does: schedulers and closed terminals
+DISK = (errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 COMPLETING = "_ARGCOMPLETE"  # set by the shell when the tab key was pressed
 
 
@@ -80,9 +82,23 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except Exception as error:
+        if (said := _of_the_disk(error)) is None:
+            raise
+        print(f"qk {options.verb}: {said}", file=sys.stderr)
+        return RUN_FAILED
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """Say what the disk refused, None for an error of another kind."""
+    number = error.errno if isinstance(error, OSError) else None
+    # safetensors says it in words alone
+    if number == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
+        return f"{error}\n    fix: no space left: free some, the same command goes on"
+    return str(error) if number in DISK else None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
-from qk_lightning.config.paths import runs_root
+from qk_lightning.config.paths import runs_root, user_path
+from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
 from qk_lightning.tracking.provenance import source_changes
 
@@ -62,8 +62,8 @@ def _show(text: str) -> int:
     for family, counts in parameters.items():
         print(f"{family:<14}{counts['total']:>14,} parameters, {counts['trainable']:,} trained")
     for entry in run.read_json("weights.json").get("entries", []):
-        origin = entry["file"] or f"seed {entry['seed']}"
-        print(f"{entry['part']:<14}{entry['action']:<12}{origin}")
+        origin = entry.get("file") or f"seed {entry.get('seed', '?')}"
+        print(f"{entry.get('part', '?')!s:<14}{entry.get('action', '?')!s:<12}{origin}")
     for metric, value in sorted(run.last_metrics().items()):
         print(f"{metric:<40}{value:>12.5g}")
     if changed := source_changes(run):
@@ -73,6 +73,7 @@ def _show(text: str) -> int:
 
 def _remove(text: str) -> int:
     run = find_run(text)
+    check_removable(run.path)
     children = children_of(run)
     if children:
         names = ", ".join(child.name for child in children)
@@ -93,7 +94,8 @@ def _export(text: str, family: str, folder: str) -> int:
     run: RunFolder = find_run(text)  # before torch is imported
     from qk_lightning.assembly.export import export_part
 
-    export_part(run, family, Path(folder))
-    use = f"; use it: {family}.path={folder}" if "path" in run.config[family] else ""
-    print(f"{family} of {run.name} in {Path(folder).resolve()}{use}")
+    target = user_path(folder, "folder")
+    export_part(run, family, target)
+    use = f"; use it: {family}.path={target}" if "path" in run.config[family] else ""
+    print(f"{family} of {run.name} in {target.resolve()}{use}")
     return 0

@@ -17,7 +17,7 @@ from qk_lightning.cli.explain import Option, explanations
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.paths import preset_roots
+from qk_lightning.config.paths import preset_roots, user_path
 from qk_lightning.config.run_folder import RunFolder
 
 MAX_WIDTH = 100
@@ -38,7 +38,7 @@ def write_config(plans: Sequence[StagePlan], file: Path, force: bool = False) ->
     Raises:
         ConfigError: a file stands there, or the name is not that of a YAML file.
     """
-    file = Path(file).expanduser().absolute()
+    file = user_path(file, "--write").absolute()
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(Problem("--write", str(file), "a .yaml file", f"{file.name}.yaml"))
     first = _first_to_write(plans)

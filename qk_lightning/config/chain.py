@@ -18,7 +18,7 @@ from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.identity import identity_of
 from qk_lightning.config.layers import full_key, load_layers
-from qk_lightning.config.paths import find_preset, project_root, runs_root
+from qk_lightning.config.paths import find_preset, project_root, runs_root, user_path
 from qk_lightning.config.run_folder import RunFolder
 
 ALL = "all"
@@ -164,7 +164,7 @@ def _find_parent(name: str) -> Path:
 
 
 def _find_run(parent: str) -> RunFolder | None:
-    path = Path(parent).expanduser()
+    path = user_path(parent, "parent")
     for candidate in (path, project_root() / path, runs_root() / path):
         if (candidate / "config.yaml").is_file():
             return RunFolder(candidate.resolve())

@@ -17,9 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
+from qk_lightning.config.errors import ConfigError, Problem
+
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 PATIENCE_SECONDS = 2.0
+DAMAGED = {"host": "", "pid": "0", "token": ""}  # who holds a lock that we did not write
 log = logging.getLogger("qk_lightning")
 
 
@@ -48,21 +51,22 @@ class FolderLock:
 
         Raises:
             LockHeld: with `wait=False`, when a live process holds it.
+            ConfigError: a folder stands where the lock goes.
         """
+        if self.path.is_dir():
+            fix = f"nothing of `qk` makes one: rm -r {self.path}"
+            raise ConfigError(Problem(str(self.path), None, "a file, not a folder", fix))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         while not self._take():
             holder = self.holder()
             if began and time.monotonic() - began > PATIENCE_SECONDS and holder:
                 began = 0.0
-                log.warning("waiting for %s, which %s holds", self.path.parent, holder["token"])
+                log.warning("waiting: %s", self._who(holder))
             if holder is not None and _is_dead(holder, self.path):
                 self._free_dead(holder)
             elif not self.wait:
-                who = (
-                    f"process {holder['pid']} of {holder['host']}" if holder else "another process"
-                )
-                raise LockHeld(f"{who} uses {self.path.parent}")
+                raise LockHeld(self._who(holder))
             else:
                 time.sleep(self.poll_seconds)
         threading.Thread(target=self._beat, daemon=True).start()
@@ -89,13 +93,20 @@ class FolderLock:
     def holder(self) -> dict[str, str] | None:
         """Return who holds the lock (host, pid, token), or None when nobody does."""
         try:
-            text = self.path.read_text()
+            content = json.loads(self.path.read_text())
         except FileNotFoundError:
             return None
-        try:
-            return dict(json.loads(text))
-        except ValueError:
-            return {"host": "", "pid": "0", "token": ""}
+        except (OSError, ValueError):
+            return dict(DAMAGED)
+        return content if _is_whole(content) else dict(DAMAGED)
+
+    def _who(self, holder: dict[str, str] | None) -> str:
+        folder = self.path.parent
+        if holder == DAMAGED:
+            free = f"a minute after it was written it is free, or: rm {self.path}"
+            return f"the lock of {folder} is damaged; {free}"
+        who = f"process {holder['pid']} of {holder['host']}" if holder else "another process"
+        return f"{who} uses {folder}"
 
     def _take(self) -> bool:
         # Linking a finished file is atomic on local and on network file systems, and nobody
@@ -127,6 +138,15 @@ class FolderLock:
                 os.utime(self.path)
             except FileNotFoundError:
                 return
+
+
+def _is_whole(content: object) -> bool:
+    """Tell whether a lock's content is what `_take` writes."""
+    if not isinstance(content, dict):
+        return False
+    values = [content.get(key) for key in DAMAGED]
+    pid = str(content.get("pid"))
+    return all(isinstance(value, str) for value in values) and pid.isdecimal() and len(pid) < 10
 
 
 def _is_dead(holder: dict[str, str], path: Path) -> bool:

@@ -6,6 +6,7 @@ folder. Presets are looked for in the root's `experiments/`, then in the install
 
 from __future__ import annotations
 
+import errno
 import os
 from importlib import resources
 from pathlib import Path
@@ -18,12 +19,46 @@ BUILTIN = "builtin:"
 def project_root() -> Path:
     """Return the folder that outputs and a user's own presets belong to."""
     if given := os.environ.get("QK_ROOT"):
-        return Path(given).expanduser().resolve()
+        return _given_root(given)
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "experiments").is_dir():
             return folder
     return here
+
+
+def _given_root(text: str) -> Path:
+    root = user_path(text, "QK_ROOT").resolve()
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    if not text.strip() or not existing.is_dir():
+        fix = "export QK_ROOT=<a folder of yours>, or unset it"
+        raise ConfigError(Problem("QK_ROOT", text, "a folder, or one that can be made", fix))
+    return root
+
+
+def user_path(text: str | Path, key: str = "path") -> Path:
+    """Turn what a user typed into a path: `~` is a home folder.
+
+    Args:
+        text: a path, which may be missing.
+        key: what names it, for the error.
+
+    Raises:
+        ConfigError: there is no such user, or no file can have such a name.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()  # False for what is missing, an OSError for what can never be there
+    except RuntimeError as error:  # expanduser's way to say that it knows no such user
+        fix = "write the whole path, or ./~... for a name that begins so"
+        raise ConfigError(Problem(key, str(text), f"a known user ({error})", fix)) from error
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", errno.ENAMETOOLONG) != errno.ENAMETOOLONG:
+            raise
+        shown = f"{str(text)[:60]}..." if len(str(text)) > 60 else str(text)
+        expected = "a path of names up to 255 bytes, without null characters"
+        raise ConfigError(Problem(key, shown, expected, "choose a shorter name")) from error
+    return path
 
 
 def runs_root() -> Path:
@@ -84,7 +119,7 @@ def find_preset(name: str | Path, near: Path | None = None) -> Path:
     text = str(name)
     file_name = text if text.endswith((".yaml", ".yml")) else f"{text}.yaml"
     stripped = file_name.removeprefix("experiments/")
-    candidates = [Path(file_name).expanduser()]
+    candidates = [user_path(file_name, "preset")]
     if near is not None:
         candidates.append(near.parent / file_name)
     candidates += [root / stripped for root in preset_roots()]
@@ -163,7 +198,7 @@ def resolve_path(text: str, key: str = "path") -> Path:
         known = [f"{BUILTIN}{folder.name}" for folder in weights.glob("*") if folder.is_dir()]
         fix = did_you_mean(text, known)
     else:
-        path = Path(text).expanduser()
+        path = user_path(text, key)
         if not path.is_absolute():
             here = Path.cwd() / path
             path = project_root() / path

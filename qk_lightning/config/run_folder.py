@@ -25,7 +25,9 @@ from yaml import YAMLError
 from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.locks import FolderLock
-from qk_lightning.config.paths import runs_root
+from qk_lightning.config.paths import runs_root, user_path
+from qk_lightning.config.removal import check_removable
+from qk_lightning.config.run_files import well_formed
 
 log = logging.getLogger("qk_lightning")
 METRICS_HEADER = ["step", "metric", "value"]
@@ -154,10 +156,14 @@ class RunFolder:
         if not file.is_file():
             return {}
         try:
-            return dict(json.loads(file.read_text()))
+            whole = dict(json.loads(file.read_text()))
         except (ValueError, TypeError):  # not written by us: ours are whole or absent
             log.warning("%s is damaged and counts as missing", file)
             return {}
+        known = well_formed(name, whole)
+        if known != whole:
+            log.warning("%s is damaged in parts, which count as missing", file)
+        return known
 
     def write_status(self, **changes: Any) -> None:
         """Change entries of the status.
@@ -237,7 +243,12 @@ class RunFolder:
         return {row["metric"]: row["value"] for row in self.metrics()}
 
     def remove(self) -> None:
-        """Delete the folder; it vanishes from the list at once, then its files."""
+        """Delete the folder; it vanishes from the list at once, then its files.
+
+        Raises:
+            ConfigError: it is no run folder of this root.
+        """
+        check_removable(self.path)
         grave = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         self.path.rename(grave)
         shutil.rmtree(grave)
@@ -267,9 +278,13 @@ def find_run(text: str) -> RunFolder:
     Raises:
         ConfigError: no run, or more than one, fits.
     """
-    path = Path(text).expanduser()
+    if not text.strip():  # the path of "" is the current folder, and every name begins with it
+        raise ConfigError(Problem("run", text, "a run's name or folder", "qk runs lists them"))
+    path = user_path(text, "run")
     if (path / "config.yaml").is_file():
-        return RunFolder(path.resolve())
+        among = path.parent.resolve() / path.name  # a link among the runs stays one
+        is_among = bool(path.name) and among.parent == runs_root().resolve()
+        return RunFolder(among if is_among else path.resolve())
     runs = list_runs()
     exact = [run for run in runs if text in (run.name, run.identity)]
     near = [run for run in runs if run.name.startswith(text) or run.identity.startswith(text)]

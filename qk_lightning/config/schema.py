@@ -147,10 +147,12 @@ def _locate(family: str, name: str) -> tuple[Path, str, str]:
             spec = importlib.util.find_spec(module)
         except (ImportError, ValueError):
             spec = None
-        if spec is None or not spec.origin:
+        # One of the interpreter itself, such as `os`, comes from "frozen" or "built-in".
+        if spec is None or not (spec.origin or "").endswith(".py"):
             fix = "install it, or run from the folder that holds it (and put it on PYTHONPATH)"
-            raise ConfigError(Problem(f"{family}.name", name, f"a module {module!r}", fix))
-        return Path(spec.origin), module, class_name
+            expected = f"a module {module!r} with a .py file"
+            raise ConfigError(Problem(f"{family}.name", name, expected, fix))
+        return Path(str(spec.origin)), module, class_name
     file = package_root() / FAMILIES[family] / f"{name}.py"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not file.is_file():
         fix = did_you_mean(name, names_of(family)) + " (or module:Class for a part of your own)"

@@ -28,6 +28,7 @@ from qk_lightning.config.sections import (
 )
 
 HANDOVER = ("load", "merge", "new")
+MAX_NAME = 200  # `<name>-<identity>` and a temporary name beside it fit into 255 bytes
 SUITES = "evaluation/suites"  # a suite is a file there
 
 
@@ -95,6 +96,8 @@ class _Checker:
             if text is None or not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(text)):
                 expected = "letters, digits, _ and . (it names a folder)"
                 self._add(key, checked[key], expected, "choose another name")
+            elif len(str(text).encode()) > MAX_NAME:
+                self._add(key, text, f"a name of {MAX_NAME} bytes or less", "choose a shorter one")
         checked["system"] = system
         for family in families:
             checked[family] = self._part(family, values.get(family), family)

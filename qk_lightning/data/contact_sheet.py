@@ -22,6 +22,7 @@ MIN_SIDE = 96  # pixels of a drawn image
 GAP = 12
 LABEL_SIZE, TITLE_SIZE = 13, 18
 LINE = LABEL_SIZE + 4
+MAX_LABEL = 1000  # characters of a prompt
 INK, FAINT, PAPER, FRAME = "#1b1b1b", "#6a6a6a", "#ffffff", "#c8c8c8"
 
 
@@ -101,6 +102,8 @@ def _arrow(draw: ImageDraw.ImageDraw, left: int, middle: int) -> None:
 def _wrapped(text: str, width: int) -> list[str]:
     """Breaks a text into lines of at most `width` pixels; a longer word stands alone."""
     font, lines = _font(LABEL_SIZE), [""]
+    if len(text) > MAX_LABEL:  # a whole book would take minutes, and a picture of as many lines
+        text = f"{text[:MAX_LABEL]} ..."
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width or not lines[-1]:

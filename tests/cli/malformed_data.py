@@ -90,6 +90,10 @@ LINES = [
     lines("an empty file", says=("mine.jsonl", "at least one line")),
     Case("a binary file for lines", "data show ROOT/mine.jsonl", ("mine.jsonl:1", "JSON"),
          {"mine.jsonl": b"\x89PNG\r\n\x1a\n\x00\xff\xfe"}),
+    Case("a sheet over a picture", "data show ROOT/mine.jsonl --output ROOT/0.png",
+         ("--output", "a new file", "name another"), {"mine.jsonl": json.dumps(LINE)}, picture),
+    Case("a sheet over the list", "data show ROOT/mine.jsonl --output mine.jsonl",
+         ("--output", "a new file", "name another"), {"mine.jsonl": json.dumps(LINE)}, picture),
     Case("a folder for a file", "data show ROOT/mine.jsonl", ("data.world.path", "not its folder"),
          {"mine.jsonl/0.txt": ""}),
 ]  # fmt: skip

@@ -25,6 +25,13 @@ def no_runs(root: Path) -> None:
     (root / "runs").write_text("mine")
 
 
+def linked(root: Path) -> None:
+    """Move a run away and leave a link in its place."""
+    (run,) = (root / "runs").glob("stage2-*")
+    run.rename(root / "elsewhere")
+    run.symlink_to(root / "elsewhere")
+
+
 CASES = [
     Case("no such verb", "fitt tiny/stage1", ("VERB", "'fitt'", "fit")),
     Case("no preset", "fit", ("preset", "required")),
@@ -46,6 +53,17 @@ CASES = [
     Case("no such run", "generate stage9", ("run = 'stage9'", "known: stage1-")),
     Case("two runs of a name", "runs show stage", ("run = 'stage'", "name one of them")),
     Case("a needed run", "runs rm stage1", ("run", "remove stage2-")),
+    Case("removing nothing", ("runs", "rm", ""), ("run = ''", "a run's name")),
+    Case("removing where you are", "runs rm .", ("run = 'ROOT'", "the root"),
+         {"config.yaml": "trainer: {}"}),
+    Case("removing a folder of yours", "runs rm ROOT/mine", ("a run folder right under", "by hand"),
+         {"mine/config.yaml": "a: 1", "mine/status.json": "{}"}),
+    Case("removing what is no run", "runs rm ROOT/runs/mine", ("10 hexadecimal digits",),
+         {"runs/mine/config.yaml": "a: 1", "runs/mine/status.json": "{}"}),
+    Case("removing a folder of a run's name", "runs rm me-0123456789", ("with config.yaml and",),
+         {"runs/me-0123456789/config.yaml": "a: 1"}),
+    Case("removing a link", "runs rm stage2", ("not a link", "elsewhere", "by hand"),
+         prepare=linked),
     Case("a part that is not", "runs export stage2 hed ROOT/out", ("part = 'hed'", "'head'")),
     Case("export over a folder", "runs export stage2 head ROOT/out", ("folder", "name another"),
          {"out/mine.txt": "mine"}),
@@ -65,6 +83,21 @@ CASES = [
          ("--output", "a file, not a folder")),
     Case("no samples", "data show avatars --per-task 0", ("--per-task = 0", "1 or more")),
     Case("a look at none", "data leakage avatars --limit -3", ("--limit = -3", "1 or more")),
+    Case("a run of an unknown user", "runs show ~nosuchuser/x", ("run = '~nosuch", "a known user")),
+    Case("a preset of an unknown user", "config ~nosuchuser/x", ("preset", "a known user")),
+    Case("too long a preset", f"config {'x' * 300}", ("preset", "255 bytes", "shorter")),
+    Case("too long a run", f"runs show {'x' * 300}", ("run = ", "255 bytes", "shorter")),
+    Case("an unknown user's pictures", f"evaluate --images ~nosuchuser/x avatars {SMALL}",
+         ("--images", "a known user")),
+    Case("an unknown user's parent", "fit tiny/stage2 parent=~nosuchuser/x",
+         ("parent", "a known user")),
+    Case("too long a file", f"config tiny/stage1 --write ROOT/{'x' * 300}.yaml",
+         ("--write", "255 bytes")),
+    Case("too long a sheet", f"data show avatars --output ROOT/{'x' * 300}.png",
+         ("--output", "255 bytes")),
+    Case("too long a name", f"fit tiny/stage1 name={'x' * 201}", ("name", "200 bytes")),
     Case("runs is a file", "fit tiny/stage1", ("runs", "is a file", "move the file"),
+         prepare=no_runs),
+    Case("runs is a file for a sheet", "data show avatars", ("runs", "is a file", "move the file"),
          prepare=no_runs),
 ]  # fmt: skip

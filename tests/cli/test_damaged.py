@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -29,6 +30,29 @@ def test_a_damaged_status_counts_as_missing(
     for words in (["runs"], ["runs", "show", "stage2"], ["fit", "tiny/stage2", "--plan"]):
         assert main(words) == 0
         assert "stage2-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", '{"state": "done", "seconds": null}'),
+        ("status.json", '{"state": ["done"], "seconds": "x", "step": {}}'),
+        ("parameters.json", '{"vlm": 5, "head": {"total": "many"}}'),
+        ("weights.json", '{"format": 1, "entries": "abc"}'),
+        ("weights.json", '{"format": 1, "entries": null}'),
+        ("weights.json", '{"format": 1, "entries": [5, {"part": ["vlm"]}]}'),
+        (".lock", "[1]"),
+    ],
+)
+def test_damaged_entries_count_as_missing(
+    name: str, content: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.path / name).write_text(content)
+    for words in (["runs"], ["runs", "show", "stage2"], ["doctor"]):
+        assert main(words) == 0
+        assert "stage2-" in capsys.readouterr().out or words == ["doctor"]
+    assert main(["runs", "rm", "stage1"]) == 2  # of another run: its child is still known
+    assert "remove stage2-" in capsys.readouterr().err
 
 
 def test_garbage_between_metrics_is_left_out_with_a_word(
@@ -64,3 +88,39 @@ def test_a_folder_without_the_right_to_write_is_named(
     said = capsys.readouterr().err
     assert "write-protected" in said
     assert "chmod u+w" in said
+    assert main(["data", "show", "avatars"]) == 2
+    assert "write-protected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free some, the same command goes on"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "free some"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "Read-only file system: '/x'"),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), "File name too long"),
+    ],
+)
+def test_a_disk_that_refuses_is_answered_without_a_traceback(
+    error: Exception,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(options: object) -> int:
+        raise error
+
+    monkeypatch.setattr("qk_lightning.cli.runs.runs", fail)
+    assert main(["runs", "list"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("qk runs: ")
+    assert says in said
+
+
+def test_another_error_of_the_system_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(options: object) -> int:
+        raise ConnectionResetError
+
+    monkeypatch.setattr("qk_lightning.cli.runs.runs", fail)
+    with pytest.raises(ConnectionResetError):
+        main(["runs", "list"])

@@ -91,6 +91,8 @@ def test_interpolation_sees_the_overrides(preset: Path, root: Path) -> None:
         ("from_parent.autoencoder=load", "a parent to load from"),
         ("trainer", "key=value"),
         ("autoencoder=my_lab.missing:Codec", "a module 'my_lab.missing'"),
+        ("autoencoder=os:path", "a module 'os' with a .py file"),
+        ("autoencoder=sys:path", "a module 'sys' with a .py file"),
         ("interpolated=${nothing.there}", "nothing"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.locks import STALE_SECONDS, FolderLock, LockHeld
 
 
@@ -67,3 +68,21 @@ def test_no_two_processes_are_inside_even_after_a_death(tmp_path: Path) -> None:
     for child in children:
         child.join(60)
     assert (tmp_path / "count").read_text() == "50"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "5", "{}", '{"host": 1, "pid": "x", "token": ""}'])
+def test_a_damaged_lock_is_named_and_freed_after_a_minute(content: str, tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    file.write_text(content)
+    with pytest.raises(LockHeld, match=f"is damaged; .* rm {file}"):
+        FolderLock(tmp_path, wait=False).__enter__()
+    old = time.time() - STALE_SECONDS - 1
+    os.utime(file, (old, old))
+    with FolderLock(tmp_path, wait=False):
+        pass
+
+
+def test_a_folder_in_the_place_of_a_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(ConfigError, match="a file, not a folder"):
+        FolderLock(tmp_path).__enter__()

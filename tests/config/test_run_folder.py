@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.paths import project_root, user_path
 from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
 
 
@@ -74,3 +75,31 @@ def test_a_run_that_was_killed_is_not_called_running(root: Path) -> None:
         assert run.state == "running"
     run.write_status(state="done")
     assert run.state == "done"
+
+
+def test_a_folder_that_is_no_run_of_this_root_is_not_removed(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, outside = make(root, "a-0000000001"), tmp_path_factory.mktemp("b") / "b-0000000002"
+    run.path.rename(outside)
+    with pytest.raises(ConfigError, match="right under"):
+        RunFolder(outside).remove()
+    run = make(root, "a-0000000001")
+    monkeypatch.chdir(run.path)
+    with pytest.raises(ConfigError, match="where you are"):
+        run.remove()
+    monkeypatch.chdir(root)
+    run.remove()
+    assert (outside / "config.yaml").is_file()
+    assert not run.path.exists()
+
+
+def test_a_home_folder_is_expanded() -> None:
+    assert user_path("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize("text", [" ", "/etc/passwd", "/etc/passwd/below"])
+def test_a_root_that_cannot_be_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QK_ROOT", text)
+    with pytest.raises(ConfigError, match="one that can be made"):
+        project_root()

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from tiny_world import TinyWorld
 
-from qk_lightning.data.contact_sheet import MIN_SIDE, contact_sheet
+from qk_lightning.data.contact_sheet import MIN_SIDE, _wrapped, contact_sheet
 
 
 class Plain(TinyWorld):
@@ -28,6 +28,12 @@ def test_inputs_and_targets_of_every_layout_are_shown_large(tmp_path):
     rows = {0, 1, 2, 7, 8}
     assert _greys(path) - {255} == {60 + 9 * row for row in rows}
     assert Image.open(path).height > 2 * MIN_SIDE
+
+
+def test_of_a_book_the_beginning_is_drawn():
+    lines = _wrapped("a very long prompt " * 200_000, 200)
+    assert len(lines) < 100
+    assert lines[-1].endswith("...")
 
 
 def test_a_long_prompt_and_an_empty_one_are_drawn(tmp_path):

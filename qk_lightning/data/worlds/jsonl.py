@@ -61,6 +61,7 @@ class Jsonl(World):
         records = read_records(file)
         self.size = size
         self.files = records.files
+        self.inputs = [file, *records.files]  # what nobody may write over
         identity = f"jsonl/{self.version}/{size}/{val_fraction}/{records.digest}"
         self._fingerprint = "jsonl-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._splits = _split(records.lines, val_fraction)
