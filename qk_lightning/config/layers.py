@@ -43,7 +43,20 @@ class Layer:
     replaces: str = ""
 
     def merge(self, over: Layer) -> None:
-        """Put another layer over this one."""
+        """Put another layer over this one.
+
+        Args:
+            over: the other layer.
+
+        Raises:
+            ConfigError: an empty `trainable`, which would leave everything as it was.
+        """
+        if over.values.get("trainable") == {}:
+            fix = "for example `trainable: {head: full}`; `trainable.head=frozen` stops one"
+            origin = over.origins.get("trainable", "")
+            raise ConfigError(
+                Problem("trainable", {}, "at least one part that learns", fix, origin)
+            )
         for key in (*SWAPPABLE, *_worlds_of_mixture(over.values)):
             old, new = _get(self.values, key), _get(over.values, key)
             if not isinstance(old, dict) or not isinstance(new, dict):

@@ -99,6 +99,9 @@ class _Checker:
         for family in families:
             checked[family] = self._part(family, values.get(family), family)
         for name, section in SECTIONS.items():
+            if name in values and values[name] is None:  # it would put back the defaults
+                fix = "drop the line, or write its options below it"
+                self._add(name, None, f"options, and `{name}:` is empty", fix)
             given = dict(values.get(name) or {}) if self._is_mapping(name, values.get(name)) else {}
             world = given.pop("world", None) if name == "data" else None
             checked[name] = self._section(name, given, section)

@@ -70,6 +70,8 @@ OVERRIDES = [
     override("no seed", "seed=null", "seed", "seed of initial weights"),
     override("no name", "name=null", "name", "choose another name"),
     override("a rank alone", "trainable.vlm={lora: 16}", "trainable.vlm.lora = 16", "<option>=..."),
+    override("nothing that learns", "trainable={}", "trainable = {}", "trainable.head=frozen"),
+    override("no trainer", "trainer=null", "`trainer:` is empty", "write its options"),
     override("an endless factor", "optimizer.lr_scale={head: .inf}", "lr_scale.head", "a finite"),
     override("a mixture's weight", "data.world={name: mixture, worlds: {avatars: {weight: -1}}}",
              "data.world.worlds.avatars.weight", "0 = off"),
@@ -90,6 +92,7 @@ PRESETS = [
     preset("a key that is a number", ON_TINY + "7: 1\n", "7 = 1", "known"),
     preset("a date for a name", ON_TINY + "name: 2024-01-01\n", "name", "bad.yaml:2"),
     preset("an anchor in itself", "seed: &a [*a]\n", "experiments/bad.yaml:1", "mend"),
+    preset("an empty section", ON_TINY + "trainer:\n", "trainer (experiments/bad.yaml:2)", "drop"),
     preset("a number for a part", ON_TINY + "trainable: {5: full}\n", "trainable.5", "known: "),
     preset("a cycle of parents", ON_TINY + "parent: bad\n", "parent = 'bad'", "name another"),
 ]  # fmt: skip
