@@ -37,6 +37,7 @@ class StagePlan:
         identity: its identity.
         parent: the plan of the stage before, where the parent is a preset.
         parent_folder: the parent's run folder, of either kind; None for a first stage.
+        stretch: steps x batch against those of the run that `reference_seconds` tells of.
     """
 
     stage: str
@@ -45,6 +46,7 @@ class StagePlan:
     identity: str
     parent: StagePlan | None
     parent_folder: RunFolder | None
+    stretch: float = 1.0
 
     @property
     def folder(self) -> RunFolder:
@@ -88,7 +90,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         parent_identity = folder.identity if folder else None
         identity = identity_of(composed.cfg, parent_identity)
         stage = str(composed.cfg.stage)
-        plans.append(StagePlan(stage, composed.cfg, composed.origins, identity, parent, folder))
+        cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
+        plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch))
     return plans
 
 

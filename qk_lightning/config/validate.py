@@ -90,6 +90,10 @@ class _Checker:
         checked: dict[str, Any] = {}
         for key, (kind, default, _) in TOP_LEVEL.items():
             checked[key] = self._plain(key, values.get(key, default), kind)
+        seconds = checked["reference_seconds"]
+        if isinstance(seconds, float) and not 0 <= seconds < math.inf:
+            fix = "measure one run, or leave it out"
+            self._add("reference_seconds", seconds, "a finite number, 0 or more", fix)
         for key in ("name", "stage"):
             text = checked[key]
             if text is None or not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(text)):
