@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import check_folder, check_output, package_root, runs_root
-from qk_lightning.config.validate import SUITES, checked_part
+from qk_lightning.config.paths import check_folder, check_output, runs_root
+from qk_lightning.config.validate import checked_part, list_suites
 
 if TYPE_CHECKING:
     from qk_lightning.data.sample import World
@@ -106,8 +106,7 @@ def _check_suite(name: str) -> None:
     Raises:
         ConfigError: there is none.
     """
-    folder = package_root() / SUITES
-    known = ["all", *sorted(file.stem for file in folder.glob("[!_]*.py"))]
+    known = ["all", *list_suites()]
     if name not in known:
         raise ConfigError(Problem("suite", name, "a suite, or all", did_you_mean(name, known)))
 

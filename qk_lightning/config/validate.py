@@ -72,6 +72,11 @@ def checked_part(family: str, node: dict[str, Any], key: str) -> dict[str, Any]:
     return part
 
 
+def list_suites() -> list[str]:
+    """Return the names of the suites, without importing them."""
+    return sorted(file.stem for file in (package_root() / SUITES).glob("[!_]*.py"))
+
+
 class _Checker:
     """Gathers problems while it walks a configuration."""
 
@@ -286,7 +291,7 @@ class _Checker:
             elif not 0 <= value < math.inf:
                 key = f"optimizer.lr_scale.{family}"
                 self._add(key, value, "a finite factor of 0 or more", "1 = the learning rate")
-        suites = [file.stem for file in sorted((package_root() / SUITES).glob("[!_]*.py"))]
+        suites = list_suites()
         for name in checked["validation"]["suites"]:
             if name not in suites:
                 self._add("validation.suites", name, "a suite", did_you_mean(name, suites))
