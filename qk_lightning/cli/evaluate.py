@@ -162,17 +162,22 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     folder, request = Path(options.images).expanduser(), _request(options)
     suites = suites_for(words[-1], worlds)
     _check_pictures(folder)
-    check_folder("--output", Path(options.output or folder))
+    for suite in suites:  # before the first is scored
+        check_folder("--output", _verdicts(folder, options.output, suite.name))
     for suite in suites:
         for world in worlds.values():
             world.prepare()
         prompts = make_prompt_set(suite, worlds, request.count, request.seed)
         check_prompt_set(folder, prompts)
-        output = Path(options.output or folder / "evaluation") / suite.name
+        output = _verdicts(folder, options.output, suite.name)
         origin = Origin(str(folder))
         print_summary(score_prompts(folder, output, prompts, worlds, request, origin, codec))
         print(f"verdicts and summary: {output}\n")
     return 0
+
+
+def _verdicts(folder: Path, output: str | None, suite: str) -> Path:
+    return Path(output or folder / "evaluation") / suite
 
 
 def _check_pictures(folder: Path) -> None:

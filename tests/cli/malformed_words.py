@@ -15,7 +15,7 @@ DRAW = "generate stage2 --output ROOT/out"
 
 def red(root: Path) -> None:
     """Draw a picture that no item of a suite has."""
-    (root / "theirs").mkdir()
+    (root / "theirs").mkdir(exist_ok=True)
     Image.new("RGB", (32, 32), "red").save(root / "theirs" / "0.png")
 
 
@@ -61,6 +61,12 @@ CASES = [
          ("--images", "PNG files", "qk evaluate prompts")),
     Case("pictures of other names", f"evaluate --images ROOT/theirs avatars {SMALL}",
          ("--images", "qk evaluate prompts"), prepare=red, new=CACHE),
+    Case("a list for a prompt set", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("prompt_set.json", "remove it"), {"theirs/prompt_set.json": "[1]"}, red, CACHE),
+    Case("a binary prompt set", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("prompt_set.json", "remove it"), {"theirs/prompt_set.json": b"\xff\xfe"}, red, CACHE),
+    Case("a file where verdicts go", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("theirs/evaluation is a file", "move"), {"theirs/evaluation": "mine"}, red),
     Case("a folder for a sheet", "data show avatars --output ROOT/experiments",
          ("--output", "a file, not a folder")),
     Case("no samples", "data show avatars --per-task 0", ("--per-task = 0", "1 or more")),
