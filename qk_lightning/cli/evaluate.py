@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from qk_lightning.config.arguments import (
+    SEED_BITS,
+    check_counts,
+    check_overrides,
+    check_seed,
+)
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
 from qk_lightning.config.paths import check_folder, check_output, runs_root
@@ -83,15 +89,8 @@ def _refuse(
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    problems = [
-        Problem(f"--{name.replace('_', '-')}", value, "1 or more", "raise it")
-        for name in ("limit", "num_samples")
-        if (value := getattr(options, name)) is not None and value < 1
-    ]
-    if not 0 <= options.seed < 2**62:
-        problems.append(Problem("--seed", options.seed, "0 to 2^62 - 1", "choose another"))
-    if problems:
-        raise ConfigError(problems)
+    check_counts(["--limit"], **{"--limit": options.limit, "--num-samples": options.num_samples})
+    check_seed("--seed", options.seed, SEED_BITS)
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -236,7 +235,7 @@ def default_worlds(overrides: Sequence[str] = ()) -> dict[str, World]:
     from qk_lightning.assembly.build import open_world
 
     given: dict[str, Any] = {}
-    for text in overrides:
+    for text in check_overrides(overrides):
         values = override_layer(text).values
         nested = isinstance(next(iter(values.values())), Mapping)
         given |= OmegaConf.to_container(OmegaConf.merge(given, values)) if nested else values  # type: ignore[operator]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
@@ -81,7 +82,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         ConfigError: with everything that is wrong; among others an override of a stage that the
             chain does not have, and a parent that does not exist.
     """
-    chain = _compose_chain(preset, list(overrides))
+    check_preset(preset)
+    chain = _compose_chain(preset, check_overrides(overrides))
     plans: list[StagePlan] = []
     for composed in chain:
         parent = plans[-1] if plans else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import (
     COMMAND_LINE,
@@ -54,8 +55,9 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
     Raises:
         ConfigError: with everything that is wrong, and the file each value came from.
     """
+    check_preset(preset)
     layer, files = load_layers(preset)
-    for text in sorted(overrides, key=_is_option):
+    for text in sorted(check_overrides(overrides), key=_is_option):
         layer.merge(override_layer(text))
     layer.values.setdefault("name", files[-1].stem)
     layer.values.setdefault("stage", files[-1].stem)

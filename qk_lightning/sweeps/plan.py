@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from qk_lightning.config.arguments import check_overrides
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
-from qk_lightning.sweeps.reader import load_sweep
+from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.tracking.provenance import source_changes
 
 
@@ -133,11 +135,13 @@ class SweepPlan:
         return f"estimated time: {seconds} on {slots} ({measured}{missing})"
 
 
-def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> SweepPlan:
+def plan_sweep(
+    sweep: str | Path | SweepFile | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> SweepPlan:
     """Plan a sweep.
 
     Args:
-        sweep: a sweep file's name or path, or a sweep made in memory.
+        sweep: a sweep file's name or path, its keys as a dict, or a sweep made in memory.
         overrides: further overrides for every member; they give the sweep a name, and so a
             report, of its own.
 
@@ -147,7 +151,11 @@ def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: with everything that is wrong in the sweep file or in a member.
     """
-    file = sweep if isinstance(sweep, SweepFile) else load_sweep(sweep)
+    overrides = check_overrides(overrides)
+    if isinstance(sweep, Mapping):
+        file = parse_sweep(sweep)
+    else:
+        file = sweep if isinstance(sweep, SweepFile) else load_sweep(sweep)
     if overrides:
         digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
         own = {"name": f"{file.name}-{digest}", "overrides": (*file.overrides, *overrides)}
