@@ -149,6 +149,9 @@ def _links(preset: str | Path, overrides: list[str]) -> list[tuple[str | Path, s
             raise ConfigError(Problem("parent", name, "a chain without a cycle", "name another"))
         seen.append(file)
         values = load_layers(file)[0].values
+        if "preset" in values and "system" not in values:
+            expected = "a preset (this is a sweep)"
+            raise ConfigError(Problem("preset", str(name), expected, f"qk sweep {name}"))
         stage = str(values.get("stage", file.stem))
         keys = {f"{stage}.parent", *(["parent"] if not links else [])}
         links.append((name, stage))

@@ -171,14 +171,15 @@ class _Checker:
         if isinstance(node, str):
             node = {"name": node}
         if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-            self._add(key, node, f"a {family} by name", f"write `{key}: {{name: ...}}`")
+            self._add(key, node, f"{_a(family)} by name", f"write `{key}: {{name: ...}}`")
             return None
         try:
             schema = schema_of(family, node["name"])
         except ConfigError as error:
             for problem in error.problems:
                 where = f"{key}.name"
-                self._add(where, node["name"], problem.expected, problem.fix)
+                expected = problem.expected.replace(f"a {family}", _a(family))
+                self._add(where, node["name"], expected, problem.fix)
             return None
         given = {name: value for name, value in node.items() if name != "name"}
         for name in list(given):
@@ -299,6 +300,10 @@ class _Checker:
             if not 0 <= weight < math.inf:
                 expected = "a finite weight of 0 or more"
                 self._add(f"data.tasks.{task}", weight, expected, "0 leaves the task out")
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _options_of(family: str, node: Any) -> list[str]:

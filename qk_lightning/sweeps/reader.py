@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
-from qk_lightning.config.paths import find_preset
+from qk_lightning.config.paths import find_preset, preset_roots
 from qk_lightning.config.validate import list_suites
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
 
@@ -36,6 +36,9 @@ def load_sweep(sweep: str | Path) -> SweepFile:
     """
     path = find_preset(sweep)
     layer = read_layer(path)
+    if "preset" not in layer.values and {"system", "defaults"} & set(layer.values):
+        name = _preset_name(path)
+        raise ConfigError(Problem("sweep", name, "a sweep (this is a preset)", f"qk fit {name}"))
     try:
         values = OmegaConf.to_container(OmegaConf.create(layer.values), resolve=True)
     except OmegaConfBaseException as error:
@@ -45,6 +48,13 @@ def load_sweep(sweep: str | Path) -> SweepFile:
     assert isinstance(values, dict)
     values.setdefault("name", path.stem)
     return parse_sweep({str(key): value for key, value in values.items()}, path)
+
+
+def _preset_name(path: Path) -> str:
+    for root in preset_roots():
+        if path.is_relative_to(root):
+            return path.relative_to(root).with_suffix("").as_posix()
+    return str(path)
 
 
 def parse_sweep(values: Mapping[str, Any], path: Path | None = None) -> SweepFile:

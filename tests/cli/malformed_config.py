@@ -49,6 +49,9 @@ OVERRIDES = [
     override("unequal groups", "data.groups_per_step=3", "global_batch_size", "multiple of 3"),
     override("uneven micro-batch", "trainer.micro_batch_size=3", "micro_batch_size", "=1"),
     override("a picture no codec cuts", "data.world.size=36", "data.world.size", "size=32"),
+    override("a picture of a wall", "data.world.size=100000", "data.world.size", "16 to 4096"),
+    override("misspelt objective", "objective=flow", "objective.name", "expected an objective"),
+    override("a part of numbers for a name", "objective=5", "objective", "an objective by name"),
     override("rank 0", "trainable.vlm.lora.rank=0", "trainable.vlm.lora.rank", "1 or more"),
     override("lora on nothing", "trainable.vlm.lora.targets=[no]", "lora.targets", "q_proj"),
     override("trainable of no part", "trainable.hed=full", "trainable.hed", "'head'"),
@@ -105,6 +108,10 @@ PRESETS = [
 ]  # fmt: skip
 
 SWEEPS = [
+    Case("a sweep to fit", "fit sweeps/bad", ("a sweep", "qk sweep sweeps/bad"),
+         {SWEEP: GOOD_SWEEP}),
+    Case("a preset to sweep", "sweep tiny/stage1", ("a preset", "qk fit tiny/stage1")),
+    Case("a report of nothing", "report num_querys", ("sweep = ", "'num_queries'")),
     sweep("no preset", "axes: {seed: [1]}\n", "preset", "write `preset: ...`"),
     sweep("axes of a list", "preset: tiny/stage1\naxes: [1]\n", "axes = [1]", "{key: [1, 2]}"),
     sweep("an empty axis", "preset: tiny/stage1\naxes: {seed: []}\n", "axes.seed", "[1, 2]"),

@@ -31,7 +31,7 @@ CASES = [
     Case("no such flag", "fit tiny/stage1 --plann", ("--plann", "usage")),
     Case("no such preset", "fit tiny/stage9", ("tiny/stage9", "did you mean 'tiny/stage")),
     Case("no such option", "config tiny/stage1 --explain seeed", ("--explain", "'seed'")),
-    Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'sweeps/num_queries'")),
+    Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'num_queries'")),
     Case("no pictures asked for", f"{DRAW} --num-images 0", ("--num-images = 0", "1 or more")),
     Case("fewer than none", f"{DRAW} --num-images -1", ("--num-images = -1", "1 or more")),
     Case("a seed of letters", f"{DRAW} --seed one", ("--seed", "invalid int value: 'one'")),
