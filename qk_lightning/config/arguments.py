@@ -69,7 +69,9 @@ def check_counts(optional: Sequence[str] = (), /, **given: object) -> None:
         ConfigError: with those that are not.
     """
     problems = [
-        Problem(key, value, "a whole number, 1 or more", "raise it" if _whole(value) else "write 1")
+        Problem(key, value, "1 or more", "raise it")
+        if _whole(value)
+        else Problem(key, value, "a whole number, 1 or more", "for example 1")
         for key, value in given.items()
         if not (_whole(value) and value >= 1)  # type: ignore[operator]
         and not (value is None and key in optional)
