@@ -8,7 +8,6 @@ B pictures of 3 x H x W.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from qk_lightning.assembly.weights import read_entries
+from qk_lightning.config.arguments import check_counts, check_drawing, check_numbers
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.run_folder import RunFolder, find_run
 from qk_lightning.data.collate import to_pixels, to_unit
@@ -25,6 +25,7 @@ from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import build_system
 from qk_lightning.systems.query_kontext import QueryKontext
 
+STEPS = "num_inference_steps"
 Picture = Image.Image | Path | str
 
 
@@ -100,6 +101,7 @@ class QueryKontextPipeline:
         Raises:
             ConfigError: a picture cannot be read, or a number is out of range.
         """
+        check_drawing(prompt, num_images, seed)
         self._set_sampling(num_inference_steps, guidance_scale, image_guidance_scale)
         roles = ("source",) * len(sources) + ("reference",) * len(references)
         given = [to_unit(load_picture(item, self.size)) for item in (*sources, *references)]
@@ -150,16 +152,8 @@ def check_sampling(**given: float | None) -> None:
     Raises:
         ConfigError: with those that are out of range.
     """
-    problems = []
-    for name, value in given.items():
-        if value is None:
-            continue
-        if name == "num_inference_steps" and value < 1:
-            problems.append(Problem(name, value, "1 or more", "raise it"))
-        elif not math.isfinite(value):
-            problems.append(Problem(name, value, "a finite number", "1 = no guidance"))
-    if problems:
-        raise ConfigError(problems)
+    check_counts([STEPS], **{STEPS: given.get(STEPS)})
+    check_numbers(**given)
 
 
 def _for_drawing(cfg: DictConfig) -> DictConfig:

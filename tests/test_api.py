@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,52 @@ def test_a_function_is_typed_and_explained(name: str) -> None:
             if argument.name != "self":
                 assert argument.annotation is not inspect.Parameter.empty, part
                 assert f"{argument.name}:" in doc, f"{part.__name__}: {argument.name}"
+
+
+PLANS: dict[str, Callable[[], object]] = {
+    "preset": lambda: qk.fit(None),
+    "overrides": lambda: qk.fit("tiny/stage1", [1]),
+    "overrides ": lambda: qk.fit("tiny/stage1", {"seed": 1}),
+    "overrides  ": lambda: qk.fit("tiny/stage1", "seed=1"),
+    "overrides   ": lambda: qk.compose("tiny/stage1", None),
+    "threads": lambda: qk.fit("tiny/stage1", threads=0),
+    "run": lambda: qk.load_run(None),
+    "run ": lambda: qk.load_run(5),
+    "world": lambda: qk.show_world(5),
+    "per_task": lambda: qk.show_world("avatars", 0),
+    "key": lambda: qk.explain("tiny/stage1", None),
+    "limit": lambda: qk.evaluate("stage1", "avatars", limit=0),
+    "limit ": lambda: qk.evaluate("stage1", "avatars", limit="1"),
+    "num_samples": lambda: qk.evaluate("stage1", "avatars", num_samples=0),
+    "seed": lambda: qk.evaluate("stage1", "avatars", seed=-1),
+}
+
+
+@pytest.mark.parametrize("key", PLANS)
+def test_an_argument_of_a_wrong_kind_is_named(key: str, tiny_presets, root: Path) -> None:
+    with pytest.raises(qk.ConfigError) as caught:
+        PLANS[key]()
+    assert [problem.key for problem in caught.value.problems] == [key.strip()]
+    assert not (root / "runs").exists()
+
+
+def test_what_is_drawn_is_checked_before_a_run_is_asked() -> None:
+    for given in (
+        {"num_images": 0},
+        {"num_images": 1.5},
+        {"seed": "1"},
+        {"seed": -1},
+        {"prompt": None},
+    ):
+        with pytest.raises(qk.ConfigError) as caught:
+            qk.generate("no run", **given)
+        assert caught.value.problems[0].key == next(iter(given))
+
+
+def test_a_sweep_is_planned_from_a_dict(tiny_presets, root: Path) -> None:
+    axes = {"queries.num_queries": [1, 2]}
+    plan = qk.plan_sweep({"name": "mine", "preset": "tiny/stage1", "axes": axes, "seeds": [0]})
+    assert len(plan.members) == 2
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qk_lightning.api.runs import load_run
+from qk_lightning.config.arguments import check_drawing
 from qk_lightning.config.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def generate(
     Raises:
         ConfigError: no such run, a picture cannot be read, or a number is out of range.
     """
+    check_drawing(prompt, num_images, seed)
     return load_run(run).pipeline(device)(
         prompt,
         sources,

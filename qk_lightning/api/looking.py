@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 
 from qk_lightning.api.pictures import open_picture
 from qk_lightning.api.training import see_edits
+from qk_lightning.config.arguments import check_counts
 from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.validate import checked_part
 
 if TYPE_CHECKING:
@@ -97,7 +99,11 @@ def show_world(world: str | Path | World, per_task: int = 4, **options: Any) -> 
         ConfigError: there is no such world, or an option is wrong.
     """
     from qk_lightning.data.contact_sheet import contact_sheet
+    from qk_lightning.data.sample import World
 
+    check_counts(per_task=per_task)
+    if not isinstance(world, World | str | Path):
+        raise ConfigError(Problem("world", world, "a world", "name one, such as 'avatars'"))
     opened = open_world(world, **options) if isinstance(world, str | Path) else world
     with tempfile.TemporaryDirectory() as folder:
         return open_picture(contact_sheet(opened, Path(folder) / "sheet.png", per_task))

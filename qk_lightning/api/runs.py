@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qk_lightning.config.arguments import check_overrides, check_text
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
@@ -91,7 +92,7 @@ class Run(RunFolder):
         return f"<b>{escape(self.name)}</b>: {self.state}, step {step}<table>{cells}</table>"
 
 
-def load_run(run: str | RunFolder, overrides: Sequence[str] = ()) -> Run:
+def load_run(run: str | Path | RunFolder, overrides: Sequence[str] = ()) -> Run:
     """Find a run by its name, or by the preset that it was trained from.
 
     Args:
@@ -106,6 +107,9 @@ def load_run(run: str | RunFolder, overrides: Sequence[str] = ()) -> Run:
     """
     if isinstance(run, RunFolder):
         return Run(run.path)
+    run = str(run) if isinstance(run, Path) else run
+    check_text("run", run, "stage3-1a2b3c4d5e")
+    overrides = check_overrides(overrides)
     if run not in list_presets():
         if overrides:
             fix = "name the run alone, or the preset with its overrides"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qk_lightning.api.runs import load_run
+from qk_lightning.config.arguments import SEED_BITS, check_counts, check_seed
 from qk_lightning.config.paths import user_path
 from qk_lightning.config.run_folder import RunFolder
 
@@ -93,6 +94,7 @@ def evaluate(
     from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.tracking.mlflow_evaluation import log_evaluation
 
+    _check_numbers(limit, num_samples, seed)
     found = load_run(run)
     world = open_world(found.config.data.world)
     worlds = worlds_of(world)
@@ -138,6 +140,7 @@ def score_pictures(
     from qk_lightning.evaluation.prompt_set import make_prompt_set
     from qk_lightning.evaluation.run_suite import Origin, Request, score_prompts, suites_for
 
+    _check_numbers(limit, num_samples)
     folder = user_path(pictures, "pictures")
     worlds, request = _default_worlds(overrides), Request(limit, num_samples)
     suites = suites_for(suite, worlds)
@@ -177,12 +180,19 @@ def export_prompts(
     from qk_lightning.evaluation.prompt_set import export, make_prompt_set
     from qk_lightning.evaluation.run_suite import suites_for
 
+    _check_numbers(limit, 1, seed)
     worlds = _default_worlds(overrides)
     written = []
     for one in suites_for(suite, worlds):
         written.append(Path(folder) / one.name)
         export(make_prompt_set(one, worlds, limit, seed), worlds, written[-1])
     return written
+
+
+def _check_numbers(limit: object, num_samples: object, seed: object = 0) -> None:
+    """Check what the functions here share, before anything is made."""
+    check_counts(["limit"], limit=limit, num_samples=num_samples)
+    check_seed("seed", seed, SEED_BITS)
 
 
 def _default_worlds(overrides: Sequence[str]) -> dict[str, World]:

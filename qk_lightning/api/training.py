@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qk_lightning.api.runs import Run
 from qk_lightning.cli.train import describe_chain
+from qk_lightning.config.arguments import check_counts
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import runs_root
@@ -56,6 +57,7 @@ def fit(
         KeyboardInterrupt: it was stopped; the same call goes on from the last checkpoints.
     """
     see_edits()
+    check_counts(["threads"], threads=threads)
     plans = plan_chain(preset, overrides)
     for plan in plans:
         check_tracking(plan.cfg)

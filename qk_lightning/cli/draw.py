@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import sys
 
+from qk_lightning.config.arguments import check_counts, check_seed
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
@@ -22,10 +23,8 @@ def generate(options: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    if options.num_images < 1:
-        raise ConfigError(Problem("--num-images", options.num_images, "1 or more", "raise it"))
-    if not 0 <= options.seed < 2**63:
-        raise ConfigError(Problem("--seed", options.seed, "0 to 2^63 - 1", "choose another"))
+    check_counts(**{"--num-images": options.num_images})
+    check_seed("--seed", options.seed)
     folder = user_path(options.output, "--output")
     check_folder("--output", folder)
     run = run_of(options.run)

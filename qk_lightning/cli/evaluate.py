@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from qk_lightning.config.arguments import (
+    SEED_BITS,
+    check_counts,
+    check_overrides,
+    check_seed,
+)
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import (
-    check_folder,
-    check_output,
-    package_root,
-    runs_root,
-    user_path,
-)
-from qk_lightning.config.validate import SUITES, checked_part
+from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
+from qk_lightning.config.validate import checked_part, list_suites
 
 if TYPE_CHECKING:
     from qk_lightning.data.sample import World
@@ -89,15 +89,8 @@ def _refuse(
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    problems = [
-        Problem(f"--{name.replace('_', '-')}", value, "1 or more", "raise it")
-        for name in ("limit", "num_samples")
-        if (value := getattr(options, name)) is not None and value < 1
-    ]
-    if not 0 <= options.seed < 2**62:
-        problems.append(Problem("--seed", options.seed, "0 to 2^62 - 1", "choose another"))
-    if problems:
-        raise ConfigError(problems)
+    check_counts(["--limit"], **{"--limit": options.limit, "--num-samples": options.num_samples})
+    check_seed("--seed", options.seed, SEED_BITS)
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -112,8 +105,7 @@ def _check_suite(name: str) -> None:
     Raises:
         ConfigError: there is none.
     """
-    folder = package_root() / SUITES
-    known = ["all", *sorted(file.stem for file in folder.glob("[!_]*.py"))]
+    known = ["all", *list_suites()]
     if name not in known:
         raise ConfigError(Problem("suite", name, "a suite, or all", did_you_mean(name, known)))
 
@@ -169,17 +161,22 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
     folder, request = user_path(options.images, "--images"), _request(options)
     suites = suites_for(words[-1], worlds)
     _check_pictures(folder)
-    check_folder("--output", Path(options.output or folder))
+    for suite in suites:  # before the first is scored
+        check_folder("--output", _verdicts(folder, options.output, suite.name))
     for suite in suites:
         for world in worlds.values():
             world.prepare()
         prompts = make_prompt_set(suite, worlds, request.count, request.seed)
         check_prompt_set(folder, prompts)
-        output = Path(options.output or folder / "evaluation") / suite.name
+        output = _verdicts(folder, options.output, suite.name)
         origin = Origin(str(folder))
         print_summary(score_prompts(folder, output, prompts, worlds, request, origin, codec))
         print(f"verdicts and summary: {output}\n")
     return 0
+
+
+def _verdicts(folder: Path, output: str | None, suite: str) -> Path:
+    return Path(output or folder / "evaluation") / suite
 
 
 def _check_pictures(folder: Path) -> None:
@@ -238,7 +235,7 @@ def default_worlds(overrides: Sequence[str] = ()) -> dict[str, World]:
     from qk_lightning.assembly.build import open_world
 
     given: dict[str, Any] = {}
-    for text in overrides:
+    for text in check_overrides(overrides):
         values = override_layer(text).values
         nested = isinstance(next(iter(values.values())), Mapping)
         given |= OmegaConf.to_container(OmegaConf.merge(given, values)) if nested else values  # type: ignore[operator]

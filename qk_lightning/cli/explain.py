@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.cli.readers_of import readers_of
+from qk_lightning.config.arguments import check_text
 from qk_lightning.config.chain import CHAIN_WIDE
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import full_key
@@ -91,6 +92,7 @@ def explain(cfg: DictConfig, key: str) -> str:
     Raises:
         ConfigError: there is no such option, or several.
     """
+    check_text("key", key, "connector.num_layers")
     known = explanations(cfg)
     key = full_key(key.removeprefix(f"{cfg.stage}.").removeprefix("all."))
     if key in known:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 EXAMPLES = """\
 examples:
@@ -29,6 +31,27 @@ everything else the named stage; `stage1.` or `all.` before the key says otherwi
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
+class VerbParser(argparse.ArgumentParser):
+    """A verb's parser that takes its overrides anywhere, after its flags too."""
+
+    _is_inside = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse flags and the rest in any order; argparse's own way calls this one twice."""
+        if self._is_inside or not self._takes_many():
+            return super().parse_known_args(args, namespace)
+        self._is_inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_inside = False
+
+    def _takes_many(self) -> bool:
+        return any(item.nargs in ("*", "+") for item in self._get_positional_actions())
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser with all verbs."""
     parser = argparse.ArgumentParser(
@@ -38,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and end")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=VerbParser)
     _add_training(verbs)
     _add_evaluation(verbs)
     _add_looking(verbs)
@@ -55,7 +78,7 @@ def _verb(verbs: argparse._SubParsersAction, name: str, module: str, text: str):
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change the configuration"
+        "overrides", nargs="*", default=[], metavar="key=value", help="change the configuration"
     )
 
 

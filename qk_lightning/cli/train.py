@@ -8,8 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qk_lightning.config.chain import plan_chain
-from qk_lightning.config.errors import ConfigError
-from qk_lightning.config.paths import check_folder, find_preset, runs_root, sweeps_root
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.paths import (
+    check_folder,
+    find_preset,
+    list_presets,
+    runs_root,
+    sweeps_root,
+)
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
@@ -120,7 +126,12 @@ def sweep_file(text: str) -> Path:
     for name in (text, f"sweeps/{text}"):
         with contextlib.suppress(ConfigError):
             return find_preset(name)
-    return kept if kept.is_file() else find_preset(text)
+    if kept.is_file():
+        return kept
+    known = [name.removeprefix("sweeps/") for name in list_presets() if name.startswith("sweeps/")]
+    known += [file.parent.name for file in sweeps_root().glob(f"*/{SWEEP_COPY}")]
+    fix = did_you_mean(text.removeprefix("sweeps/"), known)
+    raise ConfigError(Problem("sweep", text, "a sweep's name, or a YAML file", fix))
 
 
 def report(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
@@ -37,6 +38,7 @@ class StagePlan:
         identity: its identity.
         parent: the plan of the stage before, where the parent is a preset.
         parent_folder: the parent's run folder, of either kind; None for a first stage.
+        stretch: steps x batch against those of the run that `reference_seconds` tells of.
     """
 
     stage: str
@@ -45,6 +47,7 @@ class StagePlan:
     identity: str
     parent: StagePlan | None
     parent_folder: RunFolder | None
+    stretch: float = 1.0
 
     @property
     def folder(self) -> RunFolder:
@@ -79,7 +82,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         ConfigError: with everything that is wrong; among others an override of a stage that the
             chain does not have, and a parent that does not exist.
     """
-    chain = _compose_chain(preset, list(overrides))
+    check_preset(preset)
+    chain = _compose_chain(preset, check_overrides(overrides))
     plans: list[StagePlan] = []
     for composed in chain:
         parent = plans[-1] if plans else None
@@ -88,7 +92,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         parent_identity = folder.identity if folder else None
         identity = identity_of(composed.cfg, parent_identity)
         stage = str(composed.cfg.stage)
-        plans.append(StagePlan(stage, composed.cfg, composed.origins, identity, parent, folder))
+        cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
+        plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch))
     return plans
 
 
@@ -144,6 +149,9 @@ def _links(preset: str | Path, overrides: list[str]) -> list[tuple[str | Path, s
             raise ConfigError(Problem("parent", name, "a chain without a cycle", "name another"))
         seen.append(file)
         values = load_layers(file)[0].values
+        if "preset" in values and "system" not in values:
+            expected = "a preset (this is a sweep)"
+            raise ConfigError(Problem("preset", str(name), expected, f"qk sweep {name}"))
         stage = str(values.get("stage", file.stem))
         keys = {f"{stage}.parent", *(["parent"] if not links else [])}
         links.append((name, stage))

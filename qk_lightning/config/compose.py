@@ -12,8 +12,16 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.layers import SWAPPABLE, full_key, load_layers, override_layer
+from qk_lightning.config.layers import (
+    COMMAND_LINE,
+    SWAPPABLE,
+    Layer,
+    full_key,
+    load_layers,
+    override_layer,
+)
 from qk_lightning.config.validate import validate
 
 
@@ -25,11 +33,13 @@ class Composed:
         cfg: every section, with defaults filled in.
         origins: where each value that is not a default came from.
         files: the files it was made from, in order.
+        stretch: steps x batch against those of the run that `reference_seconds` tells of.
     """
 
     cfg: DictConfig
     origins: dict[str, str]
     files: list[Path]
+    stretch: float = 1.0
 
 
 def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
@@ -45,8 +55,9 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
     Raises:
         ConfigError: with everything that is wrong, and the file each value came from.
     """
+    check_preset(preset)
     layer, files = load_layers(preset)
-    for text in sorted(overrides, key=_is_option):
+    for text in sorted(check_overrides(overrides), key=_is_option):
         layer.merge(override_layer(text))
     layer.values.setdefault("name", files[-1].stem)
     layer.values.setdefault("stage", files[-1].stem)
@@ -58,7 +69,13 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
         raise ConfigError(Problem(key, None, str(error).splitlines()[0], fix)) from error
     assert isinstance(values, dict)
     cfg = validate({str(key): value for key, value in values.items()}, layer.origins)
-    return Composed(cfg, layer.origins, files)
+    return Composed(cfg, layer.origins, files, _stretch(layer, cfg))
+
+
+def _stretch(layer: Layer, cfg: DictConfig) -> float:
+    if not layer.timed or layer.origins.get("reference_seconds") == COMMAND_LINE:
+        return 1.0
+    return int(cfg.trainer.max_steps * cfg.trainer.global_batch_size) / layer.timed
 
 
 def _is_option(text: str) -> bool:

@@ -20,12 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import find_preset, preset_roots, project_root
 from qk_lightning.config.schema import PART_FAMILIES
-from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
+from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, Trainer, option_names
 
 # Where a part is named: naming another one replaces the node with all its options.
 SWAPPABLE = (*PART_FAMILIES, "system", "data.world")
 WORLDS = "data.world.worlds"  # of a mixture: each is swappable too
 COMMAND_LINE = "command line"
+LARGEST = 10**100  # no whole number of ours comes near it; beyond 10^308 it is no float
 
 
 @dataclass
@@ -36,14 +37,29 @@ class Layer:
         values: nested plain values.
         origins: origin by dotted key of a leaf.
         replaces: a part's node that is emptied before this layer is put over another.
+        timed: samples (steps x batch) of the run that `reference_seconds` tells of; 0 = unknown.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     replaces: str = ""
+    timed: int = 0
 
     def merge(self, over: Layer) -> None:
-        """Put another layer over this one."""
+        """Put another layer over this one.
+
+        Args:
+            over: the other layer.
+
+        Raises:
+            ConfigError: an empty `trainable`, which would leave everything as it was.
+        """
+        if over.values.get("trainable") == {}:
+            fix = "for example `trainable: {head: full}`; `trainable.head=frozen` stops one"
+            origin = over.origins.get("trainable", "")
+            raise ConfigError(
+                Problem("trainable", {}, "at least one part that learns", fix, origin)
+            )
         for key in (*SWAPPABLE, *_worlds_of_mixture(over.values)):
             old, new = _get(self.values, key), _get(over.values, key)
             if not isinstance(old, dict) or not isinstance(new, dict):
@@ -53,6 +69,17 @@ class Layer:
                 _set(self.values, key, {})
                 self._forget(key)
         self._merge_dict(self.values, over.values, "", over.origins)
+        if "reference_seconds" in over.values:
+            self.timed = self.work
+
+    @property
+    def work(self) -> int:
+        """Samples of a run, steps x batch; 0 where they are no plain numbers."""
+        trainer = self.values.get("trainer")
+        given = trainer if isinstance(trainer, dict) else {}
+        steps = given.get("max_steps", Trainer.max_steps)
+        batch = given.get("global_batch_size", Trainer.global_batch_size)
+        return steps * batch if type(steps) is int and type(batch) is int else 0
 
     def _forget(self, key: str) -> None:
         gone = [name for name in self.origins if name == key or name.startswith(f"{key}.")]
@@ -151,12 +178,16 @@ def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
         fix = "mend that line" if mark else "write it anew as text in UTF-8"
         raise ConfigError(Problem(where, None, f"YAML ({reason})", fix)) from error
+    except ValueError as error:  # Python reads no whole number of thousands of digits
+        problem = Problem(_short(file), None, "numbers below 10^100", "write shorter ones")
+        raise ConfigError(problem) from error
     if not isinstance(values, dict):
         fix = "write `key: value` lines"
         raise ConfigError(Problem(_short(file), None, "a mapping of options", fix))
     origins: dict[str, str] = {}
     if isinstance(node, yaml.MappingNode):
         _mark(node, "", _short(file), origins)
+    _check_numbers(values, _short(file))
     return Layer({str(key): value for key, value in values.items()}, origins)
 
 
@@ -191,6 +222,10 @@ def override_layer(text: str) -> Layer:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"]  # type: ignore[index, call-overload]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(Problem(key, raw, "a YAML value", "quote it")) from error
+    except ValueError as error:  # Python reads no whole number of thousands of digits
+        raise ConfigError(
+            Problem(key, None, f"a number ({error})", "write a shorter one")
+        ) from error
     if key in SWAPPABLE and isinstance(value, str):
         family = key.split(".")[-1]
         file = _part_file(family, value)
@@ -199,7 +234,19 @@ def override_layer(text: str) -> Layer:
         value = {"name": value}
     values: dict[str, Any] = {}
     _set(values, key, value)
+    _check_numbers(values, "")
     return Layer(values, dict.fromkeys(_leaves(values), COMMAND_LINE))
+
+
+def _check_numbers(node: Any, origin: str, key: str = "") -> None:
+    if isinstance(node, dict | list):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, value in items:
+            _check_numbers(value, origin, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, int) and abs(node) > LARGEST:
+        raise ConfigError(
+            Problem(key, None, "a number below 10^100", "write a shorter one", origin)
+        )
 
 
 def full_key(key: str) -> str:

@@ -73,6 +73,11 @@ def checked_part(family: str, node: dict[str, Any], key: str) -> dict[str, Any]:
     return part
 
 
+def list_suites() -> list[str]:
+    """Return the names of the suites, without importing them."""
+    return sorted(file.stem for file in (package_root() / SUITES).glob("[!_]*.py"))
+
+
 class _Checker:
     """Gathers problems while it walks a configuration."""
 
@@ -91,6 +96,10 @@ class _Checker:
         checked: dict[str, Any] = {}
         for key, (kind, default, _) in TOP_LEVEL.items():
             checked[key] = self._plain(key, values.get(key, default), kind)
+        seconds = checked["reference_seconds"]
+        if isinstance(seconds, float) and not 0 <= seconds < math.inf:
+            fix = "measure one run, or leave it out"
+            self._add("reference_seconds", seconds, "a finite number, 0 or more", fix)
         for key in ("name", "stage"):
             text = checked[key]
             if text is None or not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(text)):
@@ -102,6 +111,9 @@ class _Checker:
         for family in families:
             checked[family] = self._part(family, values.get(family), family)
         for name, section in SECTIONS.items():
+            if name in values and values[name] is None:  # it would put back the defaults
+                fix = "drop the line, or write its options below it"
+                self._add(name, None, f"options, and `{name}:` is empty", fix)
             given = dict(values.get(name) or {}) if self._is_mapping(name, values.get(name)) else {}
             world = given.pop("world", None) if name == "data" else None
             checked[name] = self._section(name, given, section)
@@ -162,14 +174,15 @@ class _Checker:
         if isinstance(node, str):
             node = {"name": node}
         if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-            self._add(key, node, f"a {family} by name", f"write `{key}: {{name: ...}}`")
+            self._add(key, node, f"{_a(family)} by name", f"write `{key}: {{name: ...}}`")
             return None
         try:
             schema = schema_of(family, node["name"])
         except ConfigError as error:
             for problem in error.problems:
                 where = f"{key}.name"
-                self._add(where, node["name"], problem.expected, problem.fix)
+                expected = problem.expected.replace(f"a {family}", _a(family))
+                self._add(where, node["name"], expected, problem.fix)
             return None
         given = {name: value for name, value in node.items() if name != "name"}
         for name in list(given):
@@ -282,7 +295,7 @@ class _Checker:
             elif not 0 <= value < math.inf:
                 key = f"optimizer.lr_scale.{family}"
                 self._add(key, value, "a finite factor of 0 or more", "1 = the learning rate")
-        suites = [file.stem for file in sorted((package_root() / SUITES).glob("[!_]*.py"))]
+        suites = list_suites()
         for name in checked["validation"]["suites"]:
             if name not in suites:
                 self._add("validation.suites", name, "a suite", did_you_mean(name, suites))
@@ -290,6 +303,10 @@ class _Checker:
             if not 0 <= weight < math.inf:
                 expected = "a finite weight of 0 or more"
                 self._add(f"data.tasks.{task}", weight, expected, "0 leaves the task out")
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _options_of(family: str, node: Any) -> list[str]:

@@ -100,12 +100,18 @@ def check_prompt_set(folder: Path, prompts: PromptSet) -> None:
         prompts: what they will be scored against.
 
     Raises:
-        ConfigError: the folder's prompt_set.json is of the same suite and other worlds.
+        ConfigError: the folder's prompt_set.json is of the same suite and other worlds, or damaged.
     """
     file = folder / HEADER
     if not file.is_file():
         return
-    header = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):  # the first: no UTF-8, or no JSON
+        header = None
+    if not isinstance(header, dict):
+        fix = "bring the file back, or remove it: then nothing is compared with it"
+        raise ConfigError(Problem(str(file), None, "what `qk evaluate prompts` wrote there", fix))
     worlds = dict(prompts.worlds)
     if header.get("suite") == prompts.suite.name and header.get("worlds") != worlds:
         fix = "name the worlds' options as for `qk evaluate prompts`, such as scenes.size=64"

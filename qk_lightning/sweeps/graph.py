@@ -84,8 +84,8 @@ def build_graph(chains: Iterable[tuple[str, Sequence[StagePlan]]]) -> Graph:
 def estimate(graph: Graph) -> None:
     """Fill in times: the median of like runs of this root, else the preset's own figure.
 
-    The presets' figures are stretched by as much as the measured runs of this graph took longer
-    than theirs.
+    The presets' figures are stretched to the run's own steps and batch, and by as much as the
+    measured runs of this graph took longer than theirs.
 
     Args:
         graph: the runs; `seconds`, `measured` and `progress` are set.
@@ -100,6 +100,7 @@ def estimate(graph: Graph) -> None:
     for run in graph.values():
         like = measured.get((_name(run.folder), int(run.plan.cfg.trainer.max_steps)))
         reference = run.plan.cfg.get("reference_seconds")
+        reference = reference and reference * run.plan.stretch
         run.measured = like is not None
         run.seconds = statistics.median(like) if like else reference
         if like and reference:

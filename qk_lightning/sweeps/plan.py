@@ -7,16 +7,20 @@ it. Nothing here imports torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from qk_lightning.config.arguments import check_overrides
 from qk_lightning.config.chain import StagePlan, plan_chain
-from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
-from qk_lightning.sweeps.reader import load_sweep
+from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.tracking.provenance import source_changes
 
 
@@ -131,11 +135,13 @@ class SweepPlan:
         return f"estimated time: {seconds} on {slots} ({measured}{missing})"
 
 
-def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> SweepPlan:
+def plan_sweep(
+    sweep: str | Path | SweepFile | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> SweepPlan:
     """Plan a sweep.
 
     Args:
-        sweep: a sweep file's name or path, or a sweep made in memory.
+        sweep: a sweep file's name or path, its keys as a dict, or a sweep made in memory.
         overrides: further overrides for every member; they give the sweep a name, and so a
             report, of its own.
 
@@ -145,11 +151,16 @@ def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: with everything that is wrong in the sweep file or in a member.
     """
-    file = sweep if isinstance(sweep, SweepFile) else load_sweep(sweep)
+    overrides = check_overrides(overrides)
+    if isinstance(sweep, Mapping):
+        file = parse_sweep(sweep)
+    else:
+        file = sweep if isinstance(sweep, SweepFile) else load_sweep(sweep)
     if overrides:
         digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
         own = {"name": f"{file.name}-{digest}", "overrides": (*file.overrides, *overrides)}
         file = replace(file, **own)  # type: ignore[arg-type]
+    _check_overrides(file)
     members, problems = [], {}
     for row in file.rows():
         for seed in file.seeds:
@@ -160,6 +171,7 @@ def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> 
                 problems.update({str(problem): problem for problem in error.problems})
     if problems:
         raise ConfigError(list(problems.values()))
+    _check_rows(file, members)
     graph = build_graph((member.label, member.chain) for member in members)
     changes = {
         identity: files
@@ -167,6 +179,46 @@ def plan_sweep(sweep: str | Path | SweepFile, overrides: Sequence[str] = ()) -> 
         if run.done and (files := source_changes(run.folder))
     }
     return SweepPlan(file, tuple(members), graph, changes)
+
+
+def _check_overrides(file: SweepFile) -> None:
+    """Refuse overrides that the axes or the seeds, which come after them, would undo.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    axes = {full_key(axis.removeprefix("all.")): axis for axis in file.axes}
+    problems = []
+    for text in (*file.overrides, *(text for row in file.controls for text in row.overrides)):
+        key = text.partition("=")[0].strip()
+        if re.fullmatch(r"(\w+\.)?seed", key):
+            problems.append(Problem("override", text, "no seed", "change `seeds:` of the sweep"))
+    for text in file.overrides:
+        key = full_key(text.partition("=")[0].strip().removeprefix("all."))
+        if key in axes:
+            fix = f"change `axes:` of the sweep, or take {axes[key]} out of them"
+            problems.append(Problem("override", text, "no key that is an axis", fix))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:
+    """Refuse rows of the same runs, whose differences would be 0 by themselves.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    rows: dict[tuple[str, ...], str] = {}
+    problems = []
+    for row in file.rows():
+        runs = tuple(member.chain[-1].identity for member in members if member.row == row)
+        first = rows.setdefault(runs, row.name)
+        if first != row.name:
+            expected = f"rows that differ ({first!r} and {row.name!r} are the same runs)"
+            fix = "take one out: what they vary changes nothing that shapes a result"
+            problems.append(Problem("axes", None, expected, fix))
+    if problems:
+        raise ConfigError(problems)
 
 
 def format_seconds(seconds: float) -> str:

@@ -13,10 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
-from qk_lightning.config.paths import find_preset
+from qk_lightning.config.paths import find_preset, preset_roots
+from qk_lightning.config.validate import list_suites
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
 
 GOALS = ("min", "max")
+MAX_NAME = 200
+UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
 
 
 def load_sweep(sweep: str | Path) -> SweepFile:
@@ -33,6 +36,9 @@ def load_sweep(sweep: str | Path) -> SweepFile:
     """
     path = find_preset(sweep)
     layer = read_layer(path)
+    if "preset" not in layer.values and {"system", "defaults"} & set(layer.values):
+        name = _preset_name(path)
+        raise ConfigError(Problem("sweep", name, "a sweep (this is a preset)", f"qk fit {name}"))
     try:
         values = OmegaConf.to_container(OmegaConf.create(layer.values), resolve=True)
     except OmegaConfBaseException as error:
@@ -42,6 +48,13 @@ def load_sweep(sweep: str | Path) -> SweepFile:
     assert isinstance(values, dict)
     values.setdefault("name", path.stem)
     return parse_sweep({str(key): value for key, value in values.items()}, path)
+
+
+def _preset_name(path: Path) -> str:
+    for root in preset_roots():
+        if path.is_relative_to(root):
+            return path.relative_to(root).with_suffix("").as_posix()
+    return str(path)
 
 
 def parse_sweep(values: Mapping[str, Any], path: Path | None = None) -> SweepFile:
@@ -81,6 +94,9 @@ class _Checker:
             plain = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "mine"
             expected = "letters, digits, . _ - (a folder has this name)"
             self._add("name", name, expected, f"write `name: {plain}`")
+        elif isinstance(name, str) and len(name) > MAX_NAME:
+            expected = f"at most {MAX_NAME} letters (a folder has this name)"
+            self._add("name", name, expected, "shorten it")
         axes = self._axes(values.get("axes"))
         given: dict[str, Any] = {
             "overrides": tuple(self._overrides("overrides", values.get("overrides"))),
@@ -113,7 +129,7 @@ class _Checker:
     def _overrides(self, key: str, node: Any) -> list[str]:
         texts = [] if node is None else node
         if not isinstance(texts, list) or not all(isinstance(t, str) and "=" in t for t in texts):
-            self._add(key, node, "a list of key=value", f"write `{key}: [all.seed=1]`")
+            self._add(key, node, "a list of key=value", f"write `{key}: [all.max_steps=20]`")
             return []
         return texts
 
@@ -125,6 +141,9 @@ class _Checker:
                 self._add(name, options, "a list of values", f"write `{key}: [1, 2]`")
             elif len({format_value(option) for option in options}) < len(options):
                 self._add(name, options, "each value once", "take the double out")
+            elif key.rpartition(".")[2] == "seed" and key.count(".") < 2:
+                fix = f"write `seeds: {options}` in its place"
+                self._add(name, options, "an option; seeds have a key of their own", fix)
             else:
                 axes[key] = tuple(options)
         return axes
@@ -175,7 +194,19 @@ class _Checker:
         for key, goal in metrics.items():
             if goal not in GOALS:
                 self._add(f"metrics.{key}", goal, "min or max", "say which end is better")
+            self._metric(key, goal)
         return metrics
+
+    def _metric(self, key: str, goal: Any) -> None:
+        first, _, rest = key.partition("/")
+        suites = [*list_suites(), UNDERSTANDING]
+        if first == "eval" and rest and rest.partition("/")[0] not in suites:
+            known = [f"eval/{suite}" for suite in suites]
+            fix = did_you_mean("/".join(key.split("/")[:2]), known)
+            self._add(f"metrics.{key}", goal, "a metric of a suite", fix)
+        elif first not in ("eval", "val", "train") or not rest:
+            fix = "for example `val/loss: min` or `eval/avatars/attributes: max`"
+            self._add(f"metrics.{key}", goal, "a metric, `val/...`, `train/...` or `eval/...`", fix)
 
     def _count(self, key: str, value: Any) -> int:
         if type(value) is not int or value < 1:

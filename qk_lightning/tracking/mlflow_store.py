@@ -14,6 +14,7 @@ import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger
     from mlflow.tracking import MlflowClient
 
+DATABASES = ("postgresql", "mysql", "mssql")  # beside sqlite, whose driver comes with Python
 SQLITE = "sqlite:///"
 VARIABLE = "MLFLOW_TRACKING_URI"
 RECORD = "mlflow.json"
@@ -77,6 +79,37 @@ def check_store() -> None:
         fix = f"{VARIABLE}=sqlite:////absolute/path/mlflow.db, or leave it unset"
         expected = "an address that MLflow 3 takes (it refuses stores of files)"
         raise ConfigError(Problem(VARIABLE, uri, expected, fix))
+    if not is_folder:
+        _check_address(uri)
+
+
+def _check_address(uri: str) -> None:
+    """See that an address is whole, and that the driver of its database is installed."""
+    fix = f"{VARIABLE}=sqlite:////absolute/path/mlflow.db, or leave it unset"
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme in ("http", "https") and not (parts.hostname and parts.port != 0):
+            raise ValueError("no server is named")
+    except ValueError as error:
+        raise ConfigError(Problem(VARIABLE, uri, f"a whole address ({error})", fix)) from error
+    if parts.scheme.partition("+")[0] not in DATABASES:
+        return
+    try:
+        from sqlalchemy.engine import make_url
+
+        make_url(uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        fix = f"pip install what is missing, or {fix}"
+        expected = f"a database whose driver is installed ({error})"
+        raise ConfigError(Problem(VARIABLE, uri, expected, fix)) from error
+    except _no_address() as error:
+        raise ConfigError(Problem(VARIABLE, uri, f"a whole address ({error})", fix)) from error
+
+
+def _no_address() -> type[Exception]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError
 
 
 def store_folder() -> Path | None:

@@ -15,7 +15,7 @@ DRAW = "generate stage2 --output ROOT/out"
 
 def red(root: Path) -> None:
     """Draw a picture that no item of a suite has."""
-    (root / "theirs").mkdir()
+    (root / "theirs").mkdir(exist_ok=True)
     Image.new("RGB", (32, 32), "red").save(root / "theirs" / "0.png")
 
 
@@ -38,7 +38,7 @@ CASES = [
     Case("no such flag", "fit tiny/stage1 --plann", ("--plann", "usage")),
     Case("no such preset", "fit tiny/stage9", ("tiny/stage9", "did you mean 'tiny/stage")),
     Case("no such option", "config tiny/stage1 --explain seeed", ("--explain", "'seed'")),
-    Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'sweeps/num_queries'")),
+    Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'num_queries'")),
     Case("no pictures asked for", f"{DRAW} --num-images 0", ("--num-images = 0", "1 or more")),
     Case("fewer than none", f"{DRAW} --num-images -1", ("--num-images = -1", "1 or more")),
     Case("a seed of letters", f"{DRAW} --seed one", ("--seed", "invalid int value: 'one'")),
@@ -79,6 +79,12 @@ CASES = [
          ("--images", "PNG files", "qk evaluate prompts")),
     Case("pictures of other names", f"evaluate --images ROOT/theirs avatars {SMALL}",
          ("--images", "qk evaluate prompts"), prepare=red, new=CACHE),
+    Case("a list for a prompt set", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("prompt_set.json", "remove it"), {"theirs/prompt_set.json": "[1]"}, red, CACHE),
+    Case("a binary prompt set", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("prompt_set.json", "remove it"), {"theirs/prompt_set.json": b"\xff\xfe"}, red, CACHE),
+    Case("a file where verdicts go", f"evaluate --images ROOT/theirs avatars {SMALL}",
+         ("theirs/evaluation is a file", "move"), {"theirs/evaluation": "mine"}, red),
     Case("a folder for a sheet", "data show avatars --output ROOT/experiments",
          ("--output", "a file, not a folder")),
     Case("no samples", "data show avatars --per-task 0", ("--per-task = 0", "1 or more")),

@@ -125,3 +125,16 @@ def test_moved_weights_are_the_same_weights_and_other_weights_are_not(
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
     assert identities(f"vlm.path={copy}") != before
+
+
+def test_a_presets_seconds_belong_to_its_own_steps_and_batch(root: Path) -> None:
+    own = "defaults: [tiny/stage1]\nreference_seconds: 30\ntrainer: {max_steps: 10}\n"
+    (root / "experiments/mine.yaml").write_text(own)
+    longer = "defaults: [mine]\ntrainer: {max_steps: 40}\n"
+    (root / "experiments/longer.yaml").write_text(longer)
+    batch = plan_chain("mine")[-1].cfg.trainer.global_batch_size
+    assert plan_chain("mine")[-1].stretch == 1
+    assert plan_chain("mine", ["max_steps=100"])[-1].stretch == 10
+    assert plan_chain("mine", [f"global_batch_size={3 * batch}"])[-1].stretch == 3
+    assert plan_chain("longer")[-1].stretch == 4
+    assert plan_chain("mine", ["reference_seconds=5", "max_steps=100"])[-1].stretch == 1

@@ -33,7 +33,7 @@ def sweep_of():
                 "axes": {"width": list(widths)},
                 "seeds": list(seeds),
                 "baseline": {"width": widths[0]},
-                "metrics": {"val/loss": "min", "eval/alignment/accuracy": "max"},
+                "metrics": {"val/loss": "min", "eval/avatars/accuracy": "max"},
                 **more,
             }
         )

@@ -78,7 +78,7 @@ def run_stage(folder, report=None) -> None:
         report({"step": 4, "max_steps": 4, "loss": 0.5, "images_per_second": 10.0})
     width = cfg.get("width", 0)
     loss = 1.0 / (1 + width) + 0.01 * cfg.seed - 0.001 * width * cfg.seed
-    metrics = {"val/loss": loss, "eval/alignment/accuracy": 0.5}
+    metrics = {"val/loss": loss, "eval/avatars/accuracy": 0.5}
     if cfg.stage != "codec":
         run.append_metrics(4, metrics)
         _score(run)
@@ -94,7 +94,7 @@ def _score(run: RunFolder) -> None:
     controls = {"shuffled": 0.25, "recon": 0.9}
     file = run.path / "evaluations/final/alignment/summary.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"metrics": {"eval/alignment/accuracy": {"controls": controls}}}))
+    file.write_text(json.dumps({"metrics": {"eval/avatars/accuracy": {"controls": controls}}}))
 
 
 def _misbehave(name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fake_stages
 import pytest
 
@@ -62,3 +64,9 @@ def test_measured_times_win_over_the_presets(project):
     run, *others = build_graph([("", fake_stages.plan_chain("", []))]).values()
     assert (run.seconds, run.measured) == (3.0, True)
     assert (others[0].seconds, others[0].measured) == (3.0, False)  # of 10, stretched alike
+
+
+def test_a_presets_figure_is_stretched_to_the_runs_own_steps(project):
+    codec, *_ = fake_stages.plan_chain("", [])
+    (run,) = build_graph([("", [replace(codec, stretch=25.0)])]).values()
+    assert run.seconds == 250.0

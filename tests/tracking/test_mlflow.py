@@ -222,3 +222,12 @@ def test_a_deleted_experiment_comes_back(store):
     client.delete_experiment(ensure_store("default_experiment"))
     again = ensure_store("default_experiment")
     assert client.get_experiment(again).lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[bad", "http://", "https://h:99999", "mysql+nodb://h/d"]
+)
+def test_an_address_that_cannot_work_is_refused_before_anything_runs(address, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
+        mlflow_store.check_store()

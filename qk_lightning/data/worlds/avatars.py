@@ -24,6 +24,7 @@ from qk_lightning.data.worlds.avatar_art import AvatarRenderer
 from qk_lightning.data.worlds.avatar_people import BASE, EDITED, NUM_KINDS, OTHER, PAIR, People
 from qk_lightning.data.worlds.avatar_tables import STYLES
 from qk_lightning.data.worlds.drawn import (
+    MAX_SIZE,
     DrawnWorld,
     Layouts,
     check_options,
@@ -38,6 +39,7 @@ _KINDS: dict[str, Layouts] = {
     "customised": ((BASE, OTHER), (OTHER, BASE)),
     "multi_subject": ((BASE, BASE, PAIR),),
 }
+SIZES = f"a multiple of 4, 16 to {MAX_SIZE}"
 
 
 class Avatars(DrawnWorld):
@@ -71,7 +73,7 @@ class Avatars(DrawnWorld):
         world_seed: int = 0,
     ) -> None:
         check_options(
-            ("size", size, size >= 16 and size % 4 == 0, "a multiple of 4, 16 or more", 32),
+            ("size", size, 16 <= size <= MAX_SIZE and size % 4 == 0, SIZES, 32),
             ("style", style, style in STYLES, f"one of {sorted(STYLES)}", "micah"),
             ("num_identities", num_identities, num_identities >= 2, "2 or more", 1500),
             ("num_val", num_val, num_val >= 2, "2 or more", 96),

@@ -21,6 +21,7 @@ from qk_lightning.data.disk_cache import image_table
 from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
 from qk_lightning.data.worlds.asked_question import Question
 
+MAX_SIZE = 4096  # pixels of a side; beyond it one picture fills a machine's memory
 NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
 Kinds = tuple[int, ...]
 Layouts = tuple[Kinds, ...]

@@ -21,6 +21,7 @@ from qk_lightning.data.disk_cache import IMAGE_TABLE_LIMIT, image_table
 from qk_lightning.data.jsonl_reader import Line, read_records
 from qk_lightning.data.pictures import load_picture
 from qk_lightning.data.sample import TASKS, Progress, Roles, Sample, Split, World
+from qk_lightning.data.worlds.drawn import MAX_SIZE
 
 
 class Jsonl(World):
@@ -47,8 +48,9 @@ class Jsonl(World):
 
     def __init__(self, *, path: str, size: int = 32, val_fraction: float = 0.05) -> None:
         problems = []
-        if size < 1:
-            problems.append(Problem("data.world.size", size, "1 or more", "for example 32"))
+        if not 1 <= size <= MAX_SIZE:
+            expected = f"1 to {MAX_SIZE}"
+            problems.append(Problem("data.world.size", size, expected, "for example 32"))
         if not 0 <= val_fraction < 1:
             expected, fix = "a share from 0 to below 1", "for example 0.05"
             problems.append(Problem("data.world.val_fraction", val_fraction, expected, fix))
