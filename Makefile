@@ -25,6 +25,7 @@ lint: $(SETUP)                ## ruff and mypy
 
 $(SETUP): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@echo "setting up .venv: about 2 GB of packages, some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt
 	@touch $(SETUP)

@@ -57,7 +57,7 @@ def _list() -> int:
 def _show(text: str) -> int:
     run = find_run(text)
     print(f"{run.path}\n")
-    print(json.dumps(run.status, indent=2))
+    print(json.dumps({**run.status, "state": run.state}, indent=2))
     parameters = run.read_json("parameters.json")
     for family, counts in parameters.items():
         print(f"{family:<14}{counts['total']:>14,} parameters, {counts['trainable']:,} trained")

@@ -48,6 +48,8 @@ def fit(options: argparse.Namespace) -> int:
     print("\n".join([*describe_chain(list(graph.values())), *describe_redo(doomed)]))
     if options.plan:
         return 0
+    if not all(run.done for run in graph.values()):
+        print("loading the libraries", flush=True)
     check(as_new(run for run in graph.values() if not run.done))
     forget(doomed)
     outcome = run_chain(plans)
@@ -58,7 +60,9 @@ def fit(options: argparse.Namespace) -> int:
                 print(f"{metric:<40}{value:>12.5g}")
         print(f"\nrun folder  {last.path}")
     elif outcome.interrupted:
-        print(f"stopped; the same command goes on from {last.path.parent}")
+        left = next((plan.folder for plan in plans if not plan.folder.is_done), last)
+        step = left.last_checkpoint_step
+        print(f"stopped; the same command goes on with {left.name} from step {step}")
     return outcome.exit_status
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from qk_lightning.tracking.mlflow_store import check_store, store_uri
+from qk_lightning.config.run_folder import list_runs
+from qk_lightning.tracking.mlflow_store import RECORD, check_store, store_uri
 from qk_lightning.tracking.page import ANY_HOST, open_page, remote_address
 
 FAILED = 1
@@ -30,7 +31,8 @@ def ui(options: argparse.Namespace) -> int:
         with page:
             page.wait_until_ready()
             more = f", and by this machine's name at port {page.port}"
-            print(f"{page.address}{more if options.host in ANY_HOST else ''}  (Ctrl-C ends it)")
+            more = more if options.host in ANY_HOST else ""
+            print(f"{page.address}{_list_of_runs()}{more}  (Ctrl-C ends it)")
             sys.stdout.flush()
             page.wait()
             print(f"qk ui: MLflow's server has ended:\n{page.last_words()}", file=sys.stderr)
@@ -40,3 +42,10 @@ def ui(options: argparse.Namespace) -> int:
         print("\nended")
         return 0
     return FAILED
+
+
+def _list_of_runs() -> str:
+    """Return where on the page the newest run's experiment is; "" where nothing is tracked."""
+    records = [run.read_json(RECORD) for run in list_runs()]
+    here = [one for one in records if one.get("uri") == store_uri()]
+    return f"/#/experiments/{here[-1]['experiment_id']}/runs" if here else ""
