@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 NUMBER = (int, float)
-STATUS = {
+STATUS: dict[str, type | tuple[type, ...]] = {
     "state": str, "step": int, "max_steps": int, "seconds": NUMBER, "seconds_per_step": NUMBER,
     "started": str, "finished": str, "error": str,
 }  # fmt: skip
