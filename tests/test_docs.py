@@ -165,6 +165,19 @@ def test_commands_on_a_trained_run_do_what_the_readme_says(stand_ins, written, r
     assert "attributes" in said and "Traceback" not in said
 
 
+def test_the_colours_of_scenes_in_the_docs_are_those_of_the_code() -> None:
+    from qk_lightning.data.worlds.scene_graph import BACKGROUNDS, COLOURS
+
+    text = (REPOSITORY / "docs" / "evaluation.md").read_text()
+    found = re.findall(r"^\| (colour|background) \| (\w+) \| (\d+), (\d+), (\d+) \|$", text, re.M)
+    said = {(kind, name): tuple(map(int, rgb)) for kind, name, *rgb in found}
+    kinds = {"colour": COLOURS, "background": BACKGROUNDS}
+    assert said == {(kind, name): rgb for kind in kinds for name, rgb in kinds[kind].items()}
+    size = schema_of("world", "scenes").options["size"]
+    assert (size.type_text, size.default) == ("Literal[32, 64]", 32)
+    assert "32 x 32 pixels (or\n64 x 64: `scenes.size=64`)" in text
+
+
 @pytest.mark.slow
 def test_the_connector_of_the_docs_trains_and_draws(stand_ins, written, root: Path) -> None:
     page = REPOSITORY / "docs" / "add_a_connector.md"

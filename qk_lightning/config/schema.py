@@ -124,9 +124,10 @@ def schema_of(family: str, name: str) -> Schema:
     tree = ast.parse(file.read_text(), filename=str(file))
     node = _class_named(tree, wanted)
     if node is None:
-        raise ConfigError(
-            Problem(f"{family}.name", name, f"a class {wanted!r} in {file}", "name one of its own")
-        )
+        own = [item.name for item in tree.body if isinstance(item, ast.ClassDef)]
+        fix = did_you_mean(wanted, own) if own else "write one, or name a module that has one"
+        expected = f"a class {wanted!r} in {file}"
+        raise ConfigError(Problem(f"{family}.name", name, expected, fix))
     attributes = _class_attributes(node)
     return Schema(
         family=family,

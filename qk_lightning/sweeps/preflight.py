@@ -66,12 +66,15 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
     from qk_lightning.assembly.build import families_of
     from qk_lightning.assembly.dry_run import meta_parts
     from qk_lightning.assembly.readable import damaged_bases
+    from qk_lightning.assembly.trial import connector_problems
     from qk_lightning.systems.base import build_system
 
     _check_accelerator(cfg)
     build_system(cfg, [])
     parts = meta_parts(cfg)
     problems = damaged_bases(cfg, families_of(cfg))
+    if "connector" in parts:
+        problems += connector_problems(parts, cfg.connector.name)
     if parent:
         ours, theirs = _shapes(cfg), _shapes(parent)
         for family, handover in cfg.from_parent.items():

@@ -31,6 +31,8 @@ OVERRIDES = [
     override("option of a part", "head.num_layrs=1", "head.num_layrs", "'num_layers'"),
     override("option of a world", "data.world.num_vals=3", "data.world.num_vals", "'num_val'"),
     override("misspelt part", "connector=enc_porj", "connector.name", "'enc_proj'"),
+    Case("no encoder block", "fit tiny/stage1 connector=enc_proj connector.num_layers=0",
+         ("connector = 'enc_proj'", "num_layers: 0, expected 1 or more")),
     override("text for a number", "trainer.max_steps=many", "trainer.max_steps", "int"),
     override("a truth for a number", "trainer.max_steps=true", "trainer.max_steps", "int"),
     override("a list for a section", "data.tasks=[editing]", "data.tasks", "dict[str, float]"),

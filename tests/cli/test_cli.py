@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -185,6 +186,98 @@ def test_a_connector_from_outside_is_a_module_and_a_yaml(
     said(capsys, "fit", "tiny/stage1", "connector=scaled", "max_steps=2")
     text = said(capsys, "config", "tiny/stage1", "connector=scaled", "--explain", "connector.gain")
     assert "factor on the output" in text
+
+
+BROKEN = """
+from torch import nn
+
+from qk_lightning.parts.base import Part
+
+
+class Silent(Part):
+    wired = ("input_size", "output_size")
+
+    def __init__(self, *, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.linear = nn.Linear(input_size, output_size - 1)
+
+
+class Narrow(Silent):
+    wired = ("input_size", "output_size")
+
+    def forward(self, states, mask):
+        return self.linear(states)
+
+
+class Maskless(Narrow):
+    wired = ("input_size", "output_size")
+
+    def forward(self, states):
+        return self.linear(states)
+
+
+class Crooked(Narrow):
+    wired = ("input_size", "output_size")
+
+    def forward(self, states, mask):
+        return self.linear(states[..., :3])
+
+
+class Counting(Narrow):
+    wired = ("input_size", "output_size")
+
+    def forward(self, states, mask):
+        return states[mask][: int(mask.sum())]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Narrow", "Narrow returns [2, 5, 31]"),
+        ("Maskless", "Maskless has forward(states)"),
+        ("Crooked", "Crooked raises RuntimeError"),
+        ("Silent", "Silent has none"),
+    ],
+)
+def test_a_connector_that_breaks_the_contract_is_refused_before_it_trains(
+    name: str,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (root / "my_broken_bridges.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.delitem(sys.modules, "my_broken_bridges", raising=False)
+    words = ("fit", "tiny/stage1", f"connector=my_broken_bridges:{name}")
+    text = said(capsys, *words, code=2)
+    assert f"connector = 'my_broken_bridges:{name}'" in text
+    assert expected in text
+    assert "def forward(self, states, mask)" in text
+
+
+def test_a_connector_that_needs_numbers_passes_the_trial(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from qk_lightning.assembly.trial import connector_problems
+    from qk_lightning.parts.connectors.enc_proj import EncProj
+
+    (root / "my_counting_bridges.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(root))
+    from my_counting_bridges import Counting
+
+    with torch.device("meta"):
+        for connector in (Counting, EncProj):
+            parts = {
+                "vlm": SimpleNamespace(hidden_size=8),
+                "head": SimpleNamespace(condition_size=4),
+                "connector": connector(input_size=8, output_size=4),
+            }
+            assert connector_problems(parts, "any") == []
 
 
 def test_one_damaged_file_spoils_nothing_else(

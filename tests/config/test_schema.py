@@ -36,6 +36,25 @@ def tuple_or_value(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+@pytest.mark.parametrize(
+    ("source", "fix"),
+    [
+        ("class Bottleneck: ...\nclass Wide: ...\n", "did you mean 'Bottleneck'?"),
+        ("class Alpha: ...\nclass Omega: ...\n", "known: Alpha, Omega"),
+        ("", "name a module that has one"),
+    ],
+)
+def test_a_misspelt_class_of_somebodys_module(
+    source: str, fix: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "my_misspelt_bridges.py").write_text(source)
+    monkeypatch.syspath_prepend(str(root))
+    schema_of.cache_clear()
+    with pytest.raises(ConfigError, match="a class 'Botleneck'") as caught:
+        schema_of("connector", "my_misspelt_bridges:Botleneck")
+    assert fix in str(caught.value)
+
+
 def test_every_family_offers_something() -> None:
     assert {family for family, _ in PARTS} == set(FAMILIES)
 

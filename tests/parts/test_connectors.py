@@ -141,6 +141,8 @@ def test_options_that_cannot_work_or_have_no_effect_are_told():
         MLP(output_gain=2.0, **WIRED)
     with pytest.raises(ValueError, match="num_layers: 0"):
         MLP(num_layers=0, **WIRED)
+    with pytest.raises(ValueError, match="num_layers: 0"):
+        EncProj(num_layers=0, **WIRED)
     with pytest.raises(ValueError, match="num_heads: 5 does not split"):
         EncProj(num_heads=5, **WIRED)
 

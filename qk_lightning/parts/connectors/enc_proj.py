@@ -31,6 +31,9 @@ class EncProj(Part):
         input_size: Width of the VLM, D.
         output_size: Width of the condition, Dc.
 
+    Raises:
+        ValueError: No block, or heads that do not split the VLM's width.
+
     Source: MetaQuery, arXiv 2504.06256, sec. 3.2; facebookresearch/metaquery
         models/transformer_encoder.py and models/model.py.
     """
@@ -54,6 +57,8 @@ class EncProj(Part):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if num_layers < 1:
+            raise ValueError(f"num_layers: {num_layers}, expected 1 or more.")
         num_heads = num_heads or max(1, input_size // 64)
         if input_size % (2 * num_heads):
             raise ValueError(
