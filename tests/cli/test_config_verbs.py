@@ -29,7 +29,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
         ("trainable.vlm", ["`full`, `frozen`", "now: frozen"]),
         ("from_parent.head", ["`merge`", "now: load"]),
         ("optimizer.lr", ["peak learning rate", "now: 0.005", "systems/base.py:"]),
-        ("max_steps", ["optimiser steps", "from 1", "sweeps/graph.py:"]),
+        ("max_steps", ["optimiser steps", "from 1", "config/compose.py:"]),
         ("num_queries", ["queries.num_queries: int", "every stage of the chain"]),
         ("tracking.name", ["no part of a run's identity"]),
         ("stage1.max_steps", ["trainer.max_steps", "now: 100"]),
