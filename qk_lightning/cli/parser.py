@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 EXAMPLES = """\
 examples:
@@ -94,6 +95,8 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
 
 def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     evaluate = _verb(verbs, "evaluate", "evaluate", "score a run, or anybody's pictures, by suites")
+    suites = (Path(__file__).parents[1] / "evaluation" / "suites").glob("[!_]*.py")
+    evaluate.epilog = f"suites: {', '.join(sorted(file.stem for file in suites))}"
     evaluate.add_argument(
         "words",
         nargs="+",

@@ -72,6 +72,8 @@ CASES = [
     Case("no such action", "runs remove stage2", ("'remove'", "rm")),
     Case("no such suite", "evaluate stage2 avatar", ("suite", "did you mean 'avatars'?")),
     Case("no suite", "evaluate stage2", ("evaluate", "qk evaluate RUN SUITE")),
+    Case("prompts misspelt", "evaluate prompt scenes --output ROOT/out",
+         ("evaluate = 'prompt'", "did you mean 'prompts'?")),
     Case("no items", "evaluate stage2 avatars --limit 0", ("--limit = 0", "1 or more")),
     Case("no folder of pictures", f"evaluate --images ROOT/gone avatars {SMALL}",
          ("--images", "expected a folder", "<id>.png")),
