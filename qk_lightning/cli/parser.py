@@ -49,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(verbs: argparse._SubParsersAction, name: str, module: str, text: str):  # type: ignore[no-untyped-def, type-arg]  # noqa: ANN202
-    parser = verbs.add_parser(name, help=text, description=text)
+    # A prefix stands for no option: `--image` would be taken for `--image-guidance-scale`.
+    parser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.set_defaults(module=f"qk_lightning.cli.{module}", function=name)
     return parser
 

@@ -40,6 +40,8 @@ CASES = [
     Case("no such option", "config tiny/stage1 --explain seeed", ("--explain", "'seed'")),
     Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'sweeps/num_queries'")),
     Case("no pictures asked for", f"{DRAW} --num-images 0", ("--num-images = 0", "1 or more")),
+    Case("the beginning of a flag", f"{DRAW} --image ROOT/gone.png",
+         ("unrecognized arguments: --image", "usage")),
     Case("fewer than none", f"{DRAW} --num-images -1", ("--num-images = -1", "1 or more")),
     Case("a seed of letters", f"{DRAW} --seed one", ("--seed", "invalid int value: 'one'")),
     Case("a seed below 0", f"{DRAW} --seed -5", ("--seed = -5", "0 to 2^63 - 1")),
