@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.images is not None and len(words) == 1:
         return _pictures(words, overrides, options)
     if len(words) == 2:
+        _check_misspelt(words[0])
         _refuse(options, "a run", output=None, overrides=overrides)
         return _run(words[0], words[1], options)
     given = " ".join(options.words) or None
@@ -86,6 +88,20 @@ def _refuse(
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _check_misspelt(word: str) -> None:
+    """See that a run's name is not `prompts` misspelt, before its options are refused.
+
+    Raises:
+        ConfigError: it is nearly that word, and the beginning of no run's name.
+    """
+    from qk_lightning.config.run_folder import list_runs
+
+    near = difflib.get_close_matches(word, [PROMPTS], cutoff=0.75)
+    if near and not any(run.name.startswith(word) for run in list_runs()):
+        fix = did_you_mean(word, [PROMPTS])
+        raise ConfigError(Problem("evaluate", word, f"a run, or {PROMPTS}", fix))
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -142,6 +158,9 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
 def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.Namespace) -> int:
     """Score anybody's folder; a run's name before the suite says which worlds are meant."""
     _check_suite(words[-1])
+    folder = user_path(options.images, "--images")
+    _check_pictures(folder)
+    check_folder("--output", Path(options.output or folder))
     print(f"{options.images}: loading", file=sys.stderr, flush=True)
     from qk_lightning.assembly.build import open_world
     from qk_lightning.cli.draw import run_of
@@ -158,9 +177,8 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
         codec = QueryKontextPipeline.from_run(run, options.device).system.autoencoder
     else:
         worlds = default_worlds(overrides)
-    folder, request = user_path(options.images, "--images"), _request(options)
+    request = _request(options)
     suites = suites_for(words[-1], worlds)
-    _check_pictures(folder)
     for suite in suites:  # before the first is scored
         check_folder("--output", _verdicts(folder, options.output, suite.name))
     for suite in suites:
@@ -170,13 +188,28 @@ def _pictures(words: Sequence[str], overrides: Sequence[str], options: argparse.
         check_prompt_set(folder, prompts)
         output = _verdicts(folder, options.output, suite.name)
         origin = Origin(str(folder))
-        print_summary(score_prompts(folder, output, prompts, worlds, request, origin, codec))
+        summary = score_prompts(folder, output, prompts, worlds, request, origin, codec)
+        warn_of_missing(summary, options.limit)
+        print_summary(summary)
         print(f"verdicts and summary: {output}\n")
     return 0
 
 
 def _verdicts(folder: Path, output: str | None, suite: str) -> Path:
     return Path(output or folder / "evaluation") / suite
+
+
+def warn_of_missing(summary: Mapping[str, Any], limit: int | None) -> None:
+    """Say it before the scores where they tell of missing pictures more than of drawn ones.
+
+    Args:
+        summary: what summary.json holds.
+        limit: what `--limit` says.
+    """
+    missing, planned = summary["num_missing"], summary["num_planned"]
+    if 2 * missing > planned:
+        fix = f"exported with {'another ' if limit else ''}--limit? give the same --limit here"
+        print(f"warning: {missing} of {planned} pictures are missing and count as failed; {fix}")
 
 
 def _check_pictures(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 EXAMPLES = """\
@@ -71,7 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(verbs: argparse._SubParsersAction, name: str, module: str, text: str):  # type: ignore[no-untyped-def, type-arg]  # noqa: ANN202
-    parser = verbs.add_parser(name, help=text, description=text)
+    # A prefix stands for no option: `--image` would be taken for `--image-guidance-scale`.
+    parser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.set_defaults(module=f"qk_lightning.cli.{module}", function=name)
     return parser
 
@@ -117,6 +119,8 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
 
 def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     evaluate = _verb(verbs, "evaluate", "evaluate", "score a run, or anybody's pictures, by suites")
+    suites = (Path(__file__).parents[1] / "evaluation" / "suites").glob("[!_]*.py")
+    evaluate.epilog = f"suites: {', '.join(sorted(file.stem for file in suites))}"
     evaluate.add_argument(
         "words",
         nargs="+",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from qk_lightning.cli.evaluate import default_worlds
+from qk_lightning.cli.evaluate import default_worlds, warn_of_missing
 from qk_lightning.cli.main import USER_ERROR, main
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.evaluation.suite import suite_names
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,37 @@ def test_what_would_be_ignored_is_refused(words, named, capsys, root):
     assert main(words) == USER_ERROR
     assert named in capsys.readouterr().err
     assert not list(root.iterdir())
+
+
+def test_help_names_the_suites(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"suites: {', '.join(suite_names())}" in text
+
+
+def test_a_folder_that_is_not_there_is_answered_before_the_libraries_load(root):
+    code = "import sys; from qk_lightning.cli.main import main; "
+    code += "code = main(['evaluate', '--images', 'nowhere', 'scenes']); "
+    code += "sys.exit(99 if 'torch' in sys.modules else code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.returncode == USER_ERROR
+    assert "--images" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "limit", "said"),
+    [
+        (230, None, "230 of 240 pictures are missing and count as failed; exported with --limit?"),
+        (230, 60, "230 of 240 pictures are missing and count as failed; exported with another"),
+        (120, None, ""),
+        (0, None, ""),
+    ],
+)
+def test_a_folder_with_few_of_the_pictures_is_warned_of(missing, limit, said, capsys):
+    warn_of_missing({"num_missing": missing, "num_planned": 240}, limit)
+    text = capsys.readouterr().out
+    assert text.startswith(f"warning: {said}") if said else not text
 
 
 @pytest.mark.parametrize("text", ["scenes=64", "scenes=null", "scenes=scenes", "moon.size=3"])
