@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qk_lightning.api.training import fit as fit
     from qk_lightning.config.compose import compose as compose
     from qk_lightning.config.errors import ConfigError as ConfigError
-    from qk_lightning.config.run_folder import list_runs as list_runs
+    from qk_lightning.config.find_runs import list_runs as list_runs
     from qk_lightning.pipeline import QueryKontextPipeline as QueryKontextPipeline
     from qk_lightning.sweeps.plan import plan_sweep as plan_sweep
 
@@ -47,7 +47,7 @@ _EXPORTS = {
     "fit": "qk_lightning.api.training",
     "compose": "qk_lightning.config.compose",
     "ConfigError": "qk_lightning.config.errors",
-    "list_runs": "qk_lightning.config.run_folder",
+    "list_runs": "qk_lightning.config.find_runs",
     "QueryKontextPipeline": "qk_lightning.pipeline",
     "plan_sweep": "qk_lightning.sweeps.plan",
 }

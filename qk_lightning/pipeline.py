@@ -18,7 +18,8 @@ from PIL import Image
 from qk_lightning.assembly.weights import read_entries
 from qk_lightning.config.arguments import check_counts, check_drawing, check_numbers
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.run_folder import RunFolder, find_run
+from qk_lightning.config.find_runs import find_run
+from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.collate import to_pixels, to_unit
 from qk_lightning.data.pictures import load_picture
 from qk_lightning.data.sample import Batch

@@ -11,9 +11,8 @@ from qk_lightning.cli.main import build_parser, main
 from qk_lightning.cli.runs import NUM_ARGUMENTS
 from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.chain import plan_chain
-from qk_lightning.config.paths import list_presets
+from qk_lightning.config.paths import list_presets, list_suites
 from qk_lightning.config.schema import schema_of
-from qk_lightning.evaluation.suite import suite_names
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import load_sweep
 
@@ -56,7 +55,7 @@ def plan(words: list[str]) -> None:
         known(options.run)
     elif options.verb == "evaluate":
         *runs, suite = [word for word in options.words if "=" not in word]
-        assert suite in (*suite_names(), "all", "readers")
+        assert suite in (*list_suites(), "all", "readers")
         for name in runs:
             known(name)
     elif options.verb == "runs":

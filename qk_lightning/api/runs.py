@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from qk_lightning.config.arguments import check_overrides, check_text
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.find_runs import children_of, find_run
 from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.paths import list_presets
-from qk_lightning.config.run_folder import RunFolder, children_of, find_run
+from qk_lightning.config.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

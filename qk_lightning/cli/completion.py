@@ -79,7 +79,7 @@ def sweeps(**_: Any) -> list[str]:
 
 def runs(**_: Any) -> list[str]:
     """List run folders."""
-    from qk_lightning.config.run_folder import list_runs
+    from qk_lightning.config.find_runs import list_runs
 
     return [run.name for run in list_runs()]
 
@@ -126,7 +126,7 @@ def keys(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
 
 def overrides(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """List `key=`, and after the `=` of a part the parts that there are."""
-    from qk_lightning.config.layers import SWAPPABLE
+    from qk_lightning.config.layer import SWAPPABLE
     from qk_lightning.config.schema import names_of
 
     key, equals, _value = prefix.partition("=")

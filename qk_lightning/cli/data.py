@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.layers import Layer, override_layer
+from qk_lightning.config.layer import Layer
+from qk_lightning.config.layers import override_layer
 from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
 from qk_lightning.config.validate import checked_part
 

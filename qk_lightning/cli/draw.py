@@ -10,8 +10,9 @@ from qk_lightning.config.arguments import check_counts, check_seed
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.find_runs import find_run
 from qk_lightning.config.paths import check_folder, list_presets, user_path
-from qk_lightning.config.run_folder import RunFolder, find_run
+from qk_lightning.config.run_folder import RunFolder
 
 
 def generate(options: argparse.Namespace) -> int:

@@ -19,8 +19,8 @@ from qk_lightning.config.arguments import (
 )
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import override_layer
-from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
-from qk_lightning.config.validate import checked_part, list_suites
+from qk_lightning.config.paths import check_folder, check_output, list_suites, runs_root, user_path
+from qk_lightning.config.validate import checked_part
 
 if TYPE_CHECKING:
     from qk_lightning.data.sample import World
@@ -96,7 +96,7 @@ def _check_misspelt(word: str) -> None:
     Raises:
         ConfigError: it is nearly that word, and the beginning of no run's name.
     """
-    from qk_lightning.config.run_folder import list_runs
+    from qk_lightning.config.find_runs import list_runs
 
     near = difflib.get_close_matches(word, [PROMPTS], cutoff=0.75)
     if near and not any(run.name.startswith(word) for run in list_runs()):

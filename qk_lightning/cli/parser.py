@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from qk_lightning.config.paths import list_suites
 
 EXAMPLES = """\
 examples:
@@ -119,8 +120,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
 
 def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     evaluate = _verb(verbs, "evaluate", "evaluate", "score a run, or anybody's pictures, by suites")
-    suites = (Path(__file__).parents[1] / "evaluation" / "suites").glob("[!_]*.py")
-    evaluate.epilog = f"suites: {', '.join(sorted(file.stem for file in suites))}"
+    evaluate.epilog = f"suites: {', '.join(list_suites())}"
     evaluate.add_argument(
         "words",
         nargs="+",

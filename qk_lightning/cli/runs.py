@@ -6,10 +6,11 @@ import argparse
 import json
 
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.find_runs import children_of, find_run, list_runs
 from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.removal import check_removable
-from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
+from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.tracking.provenance import source_changes
 
 NUM_ARGUMENTS = {"list": 0, "show": 1, "rm": 1, "export": 3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from qk_lightning.config.run_folder import list_runs
+from qk_lightning.config.find_runs import list_runs
 from qk_lightning.tracking.mlflow_store import RECORD, check_store, store_uri
 from qk_lightning.tracking.page import ANY_HOST, open_page, remote_address
 

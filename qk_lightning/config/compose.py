@@ -14,14 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.layers import (
-    COMMAND_LINE,
-    SWAPPABLE,
-    Layer,
-    full_key,
-    load_layers,
-    override_layer,
-)
+from qk_lightning.config.layer import SWAPPABLE, Layer
+from qk_lightning.config.layers import COMMAND_LINE, full_key, load_layers, override_layer
 from qk_lightning.config.validate import validate
 
 

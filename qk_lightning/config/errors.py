@@ -71,3 +71,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return "nothing is accepted here"
     shown = ", ".join(names[:MAX_NAMES])
     return f"known: {shown}" + (f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES))
+
+
+def with_article(noun: str) -> str:
+    """Return `a head`, `an objective`.
+
+    Args:
+        noun: the word.
+    """
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

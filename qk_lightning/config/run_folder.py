@@ -23,9 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from qk_lightning.config.atomic import write_json, write_text
-from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import FolderLock
-from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_files import well_formed
 
@@ -252,69 +251,3 @@ class RunFolder:
         grave = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         self.path.rename(grave)
         shutil.rmtree(grave)
-
-
-def list_runs(root: Path | None = None) -> list[RunFolder]:
-    """List the run folders, oldest first.
-
-    Args:
-        root: the folder that holds them; by default the project's `runs/`.
-    """
-    root = root or runs_root()
-    folders = [RunFolder(file.parent) for file in root.glob("*/config.yaml")]
-    folders = [folder for folder in folders if not folder.name.startswith(".")]
-    return sorted(folders, key=lambda folder: (folder.path / "config.yaml").stat().st_mtime)
-
-
-def find_run(text: str) -> RunFolder:
-    """Find a run by path, by folder name, or by the beginning of either name or identity.
-
-    Args:
-        text: what the user typed.
-
-    Returns:
-        The run's folder.
-
-    Raises:
-        ConfigError: no run, or more than one, fits.
-    """
-    if not text.strip():  # the path of "" is the current folder, and every name begins with it
-        raise ConfigError(Problem("run", text, "a run's name or folder", "qk runs lists them"))
-    path = user_path(text, "run")
-    if (path / "config.yaml").is_file():
-        among = path.parent.resolve() / path.name  # a link among the runs stays one
-        is_among = bool(path.name) and among.parent == runs_root().resolve()
-        return RunFolder(among if is_among else path.resolve())
-    runs = list_runs()
-    exact = [run for run in runs if text in (run.name, run.identity)]
-    near = [run for run in runs if run.name.startswith(text) or run.identity.startswith(text)]
-    found = exact or near
-    if len(found) == 1:
-        return found[0]
-    names = [run.name for run in (found or runs)]
-    if found:
-        fix = "name one of them: " + ", ".join(names[:8])
-        raise ConfigError(Problem("run", text, f"one run, found {len(found)}", fix))
-    fix = did_you_mean(text, names) if names else "train one first: qk fit laptop/stage1"
-    raise ConfigError(Problem("run", text, f"a run folder under {runs_root()}", fix))
-
-
-def children_of(run: RunFolder) -> list[RunFolder]:
-    """List the runs whose weights need those of another.
-
-    Args:
-        run: the possible ancestor.
-
-    Returns:
-        Runs that name it as their parent or in their weights.json.
-    """
-    needing = []
-    for other in list_runs(run.path.parent):
-        if other.path == run.path:
-            continue
-        parent = other.read_json("parent.json").get("folder")
-        entries = other.read_json("weights.json").get("entries", [])
-        files = [str(entry.get("file", "")) for entry in entries]
-        if parent == run.name or any(run.name in Path(file).parts for file in files):
-            needing.append(other)
-    return needing

@@ -18,7 +18,7 @@ from typing import Any, Literal, Optional
 
 from omegaconf import DictConfig, OmegaConf
 
-from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
 from qk_lightning.config.paths import package_root
 
 FAMILIES = {
@@ -157,7 +157,7 @@ def _locate(family: str, name: str) -> tuple[Path, str, str]:
     file = package_root() / FAMILIES[family] / f"{name}.py"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not file.is_file():
         fix = did_you_mean(name, names_of(family)) + " (or module:Class for a part of your own)"
-        raise ConfigError(Problem(f"{family}.name", name, f"a {family}", fix))
+        raise ConfigError(Problem(f"{family}.name", name, with_article(family), fix))
     folder = FAMILIES[family].replace("/", ".")
     return file, f"qk_lightning.{folder}.{name}", name
 

@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
 from qk_lightning.config.mixture import MixtureChecker
-from qk_lightning.config.paths import package_root
+from qk_lightning.config.paths import list_suites
 from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
 from qk_lightning.config.sections import (
     RANGES,
@@ -29,7 +29,6 @@ from qk_lightning.config.sections import (
 
 HANDOVER = ("load", "merge", "new")
 MAX_NAME = 200  # `<name>-<identity>` and a temporary name beside it fit into 255 bytes
-SUITES = "evaluation/suites"  # a suite is a file there
 
 
 def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
@@ -71,11 +70,6 @@ def checked_part(family: str, node: dict[str, Any], key: str) -> dict[str, Any]:
     if checker.problems or part is None:
         raise ConfigError(checker.problems)
     return part
-
-
-def list_suites() -> list[str]:
-    """Return the names of the suites, without importing them."""
-    return sorted(file.stem for file in (package_root() / SUITES).glob("[!_]*.py"))
 
 
 class _Checker:
@@ -174,15 +168,14 @@ class _Checker:
         if isinstance(node, str):
             node = {"name": node}
         if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-            self._add(key, node, f"{_a(family)} by name", f"write `{key}: {{name: ...}}`")
+            self._add(key, node, f"{with_article(family)} by name", f"write `{key}: {{name: ...}}`")
             return None
         try:
             schema = schema_of(family, node["name"])
         except ConfigError as error:
             for problem in error.problems:
                 where = f"{key}.name"
-                expected = problem.expected.replace(f"a {family}", _a(family))
-                self._add(where, node["name"], expected, problem.fix)
+                self._add(where, node["name"], problem.expected, problem.fix)
             return None
         given = {name: value for name, value in node.items() if name != "name"}
         for name in list(given):
@@ -303,10 +296,6 @@ class _Checker:
             if not 0 <= weight < math.inf:
                 expected = "a finite weight of 0 or more"
                 self._add(f"data.tasks.{task}", weight, expected, "0 leaves the task out")
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _options_of(family: str, node: Any) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import cache_root, runs_root
-from qk_lightning.config.run_folder import RunFolder, list_runs
+from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.doctor.finding import Finding, size_text
 from qk_lightning.tracking.provenance import source_changes
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.config.run_folder import list_runs
+from qk_lightning.config.find_runs import list_runs
 from qk_lightning.doctor.finding import Finding
 from qk_lightning.tracking.mlflow_store import (
     RECORD,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from qk_lightning.config.atomic import write_text
+from qk_lightning.config.paths import list_suites
 from qk_lightning.data.sample import World
 from qk_lightning.data.worlds.avatars import Avatars
 from qk_lightning.data.worlds.scene_graph import Scene
@@ -23,7 +24,7 @@ from qk_lightning.evaluation.levels import MEANINGS, NAMES
 from qk_lightning.evaluation.mutations import MUTATIONS, blurred, mutate, noisy
 from qk_lightning.evaluation.prompt_set import PromptSet, make_prompt_set
 from qk_lightning.evaluation.score import score_pictures
-from qk_lightning.evaluation.suite import open_suite, suite_names
+from qk_lightning.evaluation.suite import open_suite
 from qk_lightning.evaluation.table import number
 from qk_lightning.parts.base import Part
 
@@ -111,7 +112,7 @@ def _values(prompts: PromptSet, world: World, images: Images) -> dict[str, float
 def _controls(worlds: Mapping[str, World], count: int, codec: Part | None) -> list[str]:
     blocks = ["; ".join(f"*{NAMES[name]}*: {MEANINGS[name]}" for name in NAMES
                         if name != "own_shuffled") + "."]  # fmt: skip
-    for name in suite_names():
+    for name in list_suites():
         prompts = make_prompt_set(open_suite(name), worlds, count)
         levels = control_levels(prompts, worlds, codec)
         controls = [control for control in NAMES if control in levels]

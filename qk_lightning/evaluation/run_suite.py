@@ -16,6 +16,7 @@ import numpy as np
 
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.paths import list_suites
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.aggregate import breakdown, summarise_rows
@@ -30,7 +31,7 @@ from qk_lightning.evaluation.score import (
     score_pictures,
     write_results,
 )
-from qk_lightning.evaluation.suite import ALL, Count, Suite, open_suite, suite_names
+from qk_lightning.evaluation.suite import ALL, Count, Suite, open_suite
 from qk_lightning.parts.base import Part
 from qk_lightning.systems.query_kontext import QueryKontext
 
@@ -102,7 +103,7 @@ def fitting_suites(worlds: Mapping[str, World], tasks: Sequence[str] | None = No
         worlds: the worlds by kind.
         tasks: tasks that count; None = all.
     """
-    return [suite for suite in map(open_suite, suite_names()) if suite.fits(worlds, tasks)]
+    return [suite for suite in map(open_suite, list_suites()) if suite.fits(worlds, tasks)]
 
 
 def evaluate_run(

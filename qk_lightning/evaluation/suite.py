@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.paths import list_suites
 from qk_lightning.data.collate import spread
 from qk_lightning.data.sample import World
 from qk_lightning.evaluation.item import Item, Metric, Pictures, split_of
@@ -213,12 +213,6 @@ def limit_of(count: Count, task: str) -> int | None:
     return count.get(task) if isinstance(count, Mapping) else count
 
 
-def suite_names() -> list[str]:
-    """List the suites, by their files."""
-    folder = Path(__file__).parent / "suites"
-    return sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
-
-
 def open_suite(name: str) -> Suite:
     """Make a suite.
 
@@ -228,7 +222,7 @@ def open_suite(name: str) -> Suite:
     Raises:
         ConfigError: there is no such suite.
     """
-    names = suite_names()
+    names = list_suites()
     if name not in names:
         fix = did_you_mean(name, [*names, ALL])
         raise ConfigError(Problem("suite", name, "a suite", fix))

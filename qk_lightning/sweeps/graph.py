@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from qk_lightning.config.chain import StagePlan
-from qk_lightning.config.run_folder import RunFolder, list_runs
+from qk_lightning.config.find_runs import list_runs
+from qk_lightning.config.run_folder import RunFolder
 
 
 @dataclass

@@ -13,8 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
-from qk_lightning.config.paths import find_preset, preset_roots
-from qk_lightning.config.validate import list_suites
+from qk_lightning.config.paths import find_preset, list_suites, preset_roots
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
 
 GOALS = ("min", "max")

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.find_runs import children_of
 from qk_lightning.config.locks import LockHeld
-from qk_lightning.config.run_folder import RunFolder, children_of
+from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.sweeps.graph import Graph, PlannedRun, descendants
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qk_lightning.config.atomic import write_json
+from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.locks import FolderLock, LockHeld
 from qk_lightning.config.paths import sweeps_root
-from qk_lightning.config.run_folder import RunFolder, list_runs
+from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.tracking.mlflow_describe import describe_run
 from qk_lightning.tracking.mlflow_runs import log_sweep, sweep_record
 from qk_lightning.tracking.mlflow_store import (

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qk_lightning.cli.main import main
-from qk_lightning.config.run_folder import RunFolder, find_run
+from qk_lightning.config.find_runs import find_run
+from qk_lightning.config.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")
 

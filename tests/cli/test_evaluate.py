@@ -10,7 +10,7 @@ import pytest
 from qk_lightning.cli.evaluate import default_worlds, warn_of_missing
 from qk_lightning.cli.main import USER_ERROR, main
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.evaluation.suite import suite_names
+from qk_lightning.config.paths import list_suites
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_help_names_the_suites(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert f"suites: {', '.join(suite_names())}" in text
+    assert f"suites: {', '.join(list_suites())}" in text
 
 
 def test_a_folder_that_is_not_there_is_answered_before_the_libraries_load(root):

@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import load_file
 
 from qk_lightning.cli.main import main
-from qk_lightning.config.run_folder import RunFolder, list_runs
+from qk_lightning.config.find_runs import list_runs
+from qk_lightning.config.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_presets", "_ctrl_c")
 

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.find_runs import children_of, find_run, list_runs
 from qk_lightning.config.paths import project_root, user_path
-from qk_lightning.config.run_folder import RunFolder, children_of, find_run, list_runs
+from qk_lightning.config.run_folder import RunFolder
 
 
 def make(root: Path, name: str) -> RunFolder:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.paths import list_suites
 from qk_lightning.data.worlds.avatars import Avatars
 from qk_lightning.evaluation.controls import control_levels, shuffled
 from qk_lightning.evaluation.draw import draw_folder
@@ -25,7 +26,7 @@ from qk_lightning.evaluation.run_suite import (
     suites_for,
 )
 from qk_lightning.evaluation.score import find_pictures, score_folder
-from qk_lightning.evaluation.suite import Suite, choose, open_suite, suite_names, worlds_of
+from qk_lightning.evaluation.suite import Suite, choose, open_suite, worlds_of
 from qk_lightning.evaluation.untouched import untouched_parts
 from qk_lightning.evaluation.verdict import Verdict
 
@@ -225,7 +226,7 @@ def test_few_items_are_of_all_tags_and_among_more(worlds):
 
 def test_suites_are_found_by_name_and_by_what_the_worlds_offer(worlds):
     wanted = {"avatars", "scenes", "scenes_edit", "reconstruction", "knowledge"}
-    assert set(suite_names()) == wanted
+    assert set(list_suites()) == wanted
     assert all(open_suite(name).name == name for name in wanted)
     assert [suite.name for suite in suites_for("all", worlds)] == ["avatars", "reconstruction"]
     assert not fitting_suites(worlds, ["transformation"])

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from qk_lightning.config.run_folder import RunFolder, list_runs
+from qk_lightning.config.find_runs import list_runs
+from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.sweeps.pool import Pool
 from qk_lightning.sweeps.run import run_sweep
 
