@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.paths import list_suites
-from qk_lightning.config.schema import PART_FAMILIES, Schema, schema_of
+from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.config.sections import (
     RANGES,
     SECTIONS,
@@ -85,7 +85,9 @@ class _Checker:
         # With an unknown system, only the parts that are given can be checked.
         families = tuple(family for family in PART_FAMILIES if family in values)
         if system is not None:
-            families = tuple(_schema("system", system).attributes.get("families", PART_FAMILIES))
+            families = tuple(
+                schema_of("system", system["name"]).attributes.get("families", PART_FAMILIES)
+            )
         self._unknown_keys(values, families)
         checked: dict[str, Any] = {}
         for key, (kind, default, _) in TOP_LEVEL.items():
@@ -282,11 +284,10 @@ class _Checker:
             fix = f"choose a multiple of {groups}, or another data.groups_per_step"
             self._add("trainer.global_batch_size", rows, f"a multiple of {groups} groups", fix)
         for family, value in checked["optimizer"]["lr_scale"].items():
+            key = f"optimizer.lr_scale.{family}"
             if family not in families:
-                key = f"optimizer.lr_scale.{family}"
                 self._add(key, value, "a part of the system", did_you_mean(family, families))
             elif not 0 <= value < math.inf:
-                key = f"optimizer.lr_scale.{family}"
                 self._add(key, value, "a finite factor of 0 or more", "1 = the learning rate")
         suites = list_suites()
         for name in checked["validation"]["suites"]:
@@ -305,7 +306,3 @@ def _options_of(family: str, node: Any) -> list[str]:
         return list(schema_of(family, name).options) if isinstance(name, str) else []
     except ConfigError:
         return []
-
-
-def _schema(family: str, node: dict[str, Any]) -> Schema:
-    return schema_of(family, node["name"])
