@@ -46,7 +46,7 @@ setup(
         "argcomplete>=3.5",
     ],
     extras_require={
-        "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],
+        "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,
             "pytest>=8.0",

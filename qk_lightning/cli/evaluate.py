@@ -49,6 +49,8 @@ def evaluate(options: argparse.Namespace) -> int:
     words = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
     _check_numbers(options)
+    if options.output:
+        options.output = str(user_path(options.output, "--output"))
     if words == [READERS]:
         _refuse(options, "readers", images=None, num_samples=1, seed=0, overrides=overrides)
         return _readers(options)

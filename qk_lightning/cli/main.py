@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from qk_lightning.cli.completion import complete
 
         complete(parser)
+    _check_verb(parser, sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(arguments)
     if options.version:
         from qk_lightning import __version__
@@ -55,6 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     return _run(options)
+
+
+def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Suggest a verb for a misspelt one; argparse lists them all."""
+    from qk_lightning.config.errors import did_you_mean
+
+    verbs = [name for action in parser._actions for name in action.choices or ()]
+    if words and not words[0].startswith("-") and words[0] not in verbs:
+        parser.error(f"there is no verb {words[0]!r}\n    fix: {did_you_mean(words[0], verbs)}")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -85,19 +85,27 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plan", action="store_true", help="say what would run, and end")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="the same, and see that parts, data and tasks fit together (no accelerator needed)",
+    )
+    parser.add_argument(
+        "--redo", action="store_true", help="train again what was done by other code"
+    )
+
+
 def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     fit = _verb(verbs, "fit", "train", "train a preset, and the ancestors it needs")
     fit.add_argument("preset", help="a preset such as laptop/stage1, or a YAML file")
     _add_overrides(fit)
-    fit.add_argument("--plan", action="store_true", help="say what would run, and end")
-    fit.add_argument("--redo", action="store_true", help="train again what was done by other code")
+    _add_plan(fit)
     sweep = _verb(verbs, "sweep", "train", "train all members of a sweep and report")
     sweep.add_argument("file", help="a sweep file such as sweeps/num_queries")
     _add_overrides(sweep)
-    sweep.add_argument("--plan", action="store_true", help="say what would run, and end")
-    sweep.add_argument(
-        "--redo", action="store_true", help="train again what was done by other code"
-    )
+    _add_plan(sweep)
     report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
     report.add_argument("sweep", help="a sweep's name or file")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.paths import (
     check_folder,
@@ -16,6 +16,8 @@ from qk_lightning.config.paths import (
     runs_root,
     sweeps_root,
 )
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order, read_levels
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
@@ -46,8 +48,8 @@ def fit(options: argparse.Namespace) -> int:
         changed = [plan.identity for plan in plans if source_changes(plan.folder)]
         graph, doomed = plan_redo(graph, changed)
     print("\n".join([*describe_chain(list(graph.values())), *describe_redo(doomed)]))
-    if options.plan:
-        return 0
+    if options.plan or options.check:
+        return _check_only(plans) if options.check else 0
     if not all(run.done for run in graph.values()):
         print("loading the libraries", flush=True)
     check(as_new(run for run in graph.values() if not run.done))
@@ -55,9 +57,7 @@ def fit(options: argparse.Namespace) -> int:
     outcome = run_chain(plans)
     last = plans[-1].folder
     if outcome.exit_status == 0:
-        for metric, value in sorted(last.last_metrics().items()):
-            if metric.startswith(("val/", "eval/")):
-                print(f"{metric:<40}{value:>12.5g}")
+        print("\n".join(describe_scores(last)))
         print(f"\nrun folder  {last.path}")
     elif outcome.interrupted:
         left = next((plan.folder for plan in plans if not plan.folder.is_done), last)
@@ -87,10 +87,46 @@ def describe_chain(runs: Sequence[PlannedRun]) -> list[str]:
         else:
             state = f"runs ({plan.cfg.trainer.max_steps} steps)"
         lines.append(f"{plan.stage:<12} {folder.name:<36} {state}")
+        if plan.overrides:
+            lines.append(f"{'':<12} with {', '.join(plan.overrides)}")
     seconds = makespan({run.identity: run for run in runs}, 1)
     if seconds:
         lines.append(f"estimated time: {format_seconds(seconds)}")
     return lines
+
+
+def describe_scores(run: RunFolder) -> list[str]:
+    """Say what a finished run measured, and what that is to be seen against.
+
+    Args:
+        run: its folder.
+
+    Returns:
+        A line a metric.
+    """
+    levels = read_levels(run.path)
+    lines = []
+    for metric, value in sorted(run.last_metrics().items()):
+        if metric.startswith(("val/", "eval/")):
+            beside = [f"{NAMES[control]} {level:.3g}"
+                      for control, level in in_order(levels.get(metric, {})).items()]  # fmt: skip
+            lines.append(f"{metric:<40}{value:>12.5g}   {', '.join(beside)}".rstrip())
+    if any(levels.get(metric) for metric in levels):
+        lines.append("beside a score: " + ", ".join(f"{NAMES[key]}, {MEANINGS[key]}"
+                     for key in ("recon", "own_shuffled")))  # fmt: skip
+    return lines
+
+
+def _check_only(plans: Sequence[StagePlan]) -> int:
+    """See that parts, data and tasks fit together; nothing is trained.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    print("checking that parts, data and tasks fit together (this loads the libraries)", flush=True)
+    check(plans, here=False)
+    print("they do; nothing was started")
+    return 0
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -104,12 +140,12 @@ def sweep(options: argparse.Namespace) -> int:
     """
     file = sweep_file(options.file)
     print(f"planning {file}", flush=True)  # a large sweep is composed for seconds
-    if options.plan:
+    if options.plan or options.check:
         plan, doomed = plan_sweep(file, options.overrides), []
         if options.redo:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
-        return 0
+        return _check_only([run.plan for run in plan.to_run]) if options.check else 0
     check_folder("runs", runs_root())
     return run_sweep(file, options.overrides, redo=options.redo).exit_status
 

@@ -39,6 +39,7 @@ class StagePlan:
         parent: the plan of the stage before, where the parent is a preset.
         parent_folder: the parent's run folder, of either kind; None for a first stage.
         stretch: steps x batch against those of the run that `reference_seconds` tells of.
+        overrides: those that reach it, without their prefixes.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class StagePlan:
     parent: StagePlan | None
     parent_folder: RunFolder | None
     stretch: float = 1.0
+    overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> RunFolder:
@@ -93,7 +95,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         identity = identity_of(composed.cfg, parent_identity)
         stage = str(composed.cfg.stage)
         cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
-        plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch))
+        own = composed.overrides
+        plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch, own))
     return plans
 
 

@@ -28,12 +28,14 @@ class Composed:
         origins: where each value that is not a default came from.
         files: the files it was made from, in order.
         stretch: steps x batch against those of the run that `reference_seconds` tells of.
+        overrides: as given.
     """
 
     cfg: DictConfig
     origins: dict[str, str]
     files: list[Path]
     stretch: float = 1.0
+    overrides: tuple[str, ...] = ()
 
 
 def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
@@ -63,7 +65,7 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
         raise ConfigError(Problem(key, None, str(error).splitlines()[0], fix)) from error
     assert isinstance(values, dict)
     cfg = validate({str(key): value for key, value in values.items()}, layer.origins)
-    return Composed(cfg, layer.origins, files, _stretch(layer, cfg))
+    return Composed(cfg, layer.origins, files, _stretch(layer, cfg), tuple(overrides))
 
 
 def _stretch(layer: Layer, cfg: DictConfig) -> float:

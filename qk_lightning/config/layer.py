@@ -16,6 +16,7 @@ from qk_lightning.config.sections import Trainer
 # Where a part is named: naming another one replaces the node with all its options.
 SWAPPABLE = (*PART_FAMILIES, "system", "data.world")
 WORLDS = "data.world.worlds"  # of a mixture: each is swappable too
+TASKS = "data.tasks"  # proportions: a mapping of them stands for itself
 
 
 @dataclass
@@ -26,12 +27,14 @@ class Layer:
         values: nested plain values.
         origins: origin by dotted key of a leaf.
         replaces: a part's node that is emptied before this layer is put over another.
+        keeps_tasks: its tasks join those below; as a rule they take their place.
         timed: samples (steps x batch) of the run that `reference_seconds` tells of; 0 = unknown.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     replaces: str = ""
+    keeps_tasks: bool = False
     timed: int = 0
 
     def merge(self, over: Layer) -> None:
@@ -57,6 +60,9 @@ class Layer:
             if key == over.replaces or new.get("name", name) != name:
                 set_value(self.values, key, {})
                 self._forget(key)
+        if isinstance(_get(over.values, TASKS), dict) and not over.keeps_tasks:
+            set_value(self.values, TASKS, {})
+            self._forget(TASKS)
         self._merge_dict(self.values, over.values, "", over.origins)
         if "reference_seconds" in over.values:
             self.timed = self.work

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.layer import SWAPPABLE, Layer, leaves_of, set_value
+from qk_lightning.config.layer import SWAPPABLE, TASKS, Layer, leaves_of, set_value
 from qk_lightning.config.paths import find_preset, preset_roots, project_root
 from qk_lightning.config.schema import PART_FAMILIES
 from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
@@ -157,7 +157,8 @@ def override_layer(text: str) -> Layer:
     values: dict[str, Any] = {}
     set_value(values, key, value)
     _check_numbers(values, "")
-    return Layer(values, dict.fromkeys(leaves_of(values), COMMAND_LINE))
+    origins = dict.fromkeys(leaves_of(values), COMMAND_LINE)
+    return Layer(values, origins, keeps_tasks=key.startswith(f"{TASKS}."))
 
 
 def _check_numbers(node: Any, origin: str, key: str = "") -> None:

@@ -40,7 +40,6 @@ from qk_lightning.systems.query_kontext import QueryKontext
 ALWAYS = ("text_to_image", "reconstruction")
 SHARES = {"text_to_image": 1.0, "reconstruction": 0.5}  # of validation.num_images, by task
 OTHER_SHARE = 0.25
-MAX_GRID_PROMPT = 120
 log = logging.getLogger("qk_lightning")
 
 
@@ -194,5 +193,5 @@ def _keep(one: _Shown, name: str, world: World, folder: Path) -> dict[str, Any]:
     write_picture(folder / f"target_{name}.png", one.suite.target(world, one.item))
     for place, row in enumerate(one.item.images):
         write_picture(folder / f"input{place}_{name}.png", world.image(row))
-    prompt = one.item.prompt[:MAX_GRID_PROMPT]
-    return {"id": name, "task": one.block, "prompt": prompt, "inputs": len(one.item.images)}
+    listed = {"id": name, "task": one.block, "prompt": one.item.prompt}
+    return {**listed, "inputs": len(one.item.images), "roles": list(one.item.roles)}

@@ -90,6 +90,8 @@ def _reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, Na
     lines = [
         f"- `mean ± half width`: {percent} t interval of the mean over seeds. It tells how far "
         "seeds differ, and not how far another data set would.",
+        "- **bold**: the best mean of the grid. Whether it is better than another row, the "
+        "differences say.",
         f"- difference: mean of the per-seed differences to the baseline with the same seed, its "
         f"{percent} paired t interval. *No difference shown* means that the interval holds 0; it "
         "does not mean that there is none.",

@@ -106,7 +106,8 @@ class SweepPlan:
             }
             done = sum(run.done for run in runs.values())
             other = " *" if any(identity in self.changes for identity in runs) else ""
-            cells.append(f"{done} of {len(runs)} done{other}" if runs else "-")
+            begun = _begun([run for run in runs.values() if not run.done])
+            cells.append(f"{done} of {len(runs)} done{begun}{other}" if runs else "-")
         return cells
 
     def _notes(self) -> list[str]:
@@ -219,6 +220,14 @@ def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:
             problems.append(Problem("axes", None, expected, fix))
     if problems:
         raise ConfigError(problems)
+
+
+def _begun(runs: Sequence[PlannedRun]) -> str:
+    """Say how far runs are that were stopped: they go on from their last checkpoints."""
+    steps = [step for run in runs if (step := run.folder.last_checkpoint_step)]
+    if not steps:
+        return ""
+    return f", 1 at step {steps[0]}" if len(steps) == 1 else f", {len(steps)} begun"
 
 
 def format_seconds(seconds: float) -> str:

@@ -41,11 +41,12 @@ def _seedless(cfg: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.merge(cfg, {"seed": 0}))
 
 
-def problems_of(texts: Sequence[tuple[str, str]]) -> list[Problem]:
+def problems_of(texts: Sequence[tuple[str, str]], here: bool = True) -> list[Problem]:
     """Check configurations: parts fit together and to the parent's, the world has the tasks.
 
     Args:
         texts: YAML of resolved configurations and of their parents.
+        here: they will run on this machine, so it must have their accelerator.
 
     Returns:
         What is wrong, each problem once.
@@ -55,6 +56,8 @@ def problems_of(texts: Sequence[tuple[str, str]]) -> list[Problem]:
         cfg, parent = OmegaConf.create(text), OmegaConf.create(parent_text or "{}")
         assert isinstance(cfg, DictConfig) and isinstance(parent, DictConfig)
         try:
+            if here:
+                _check_accelerator(cfg)
             _check_data(cfg)
             _check_parts(cfg, parent)
         except ConfigError as error:
@@ -69,7 +72,6 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
     from qk_lightning.assembly.trial import connector_problems
     from qk_lightning.systems.base import build_system
 
-    _check_accelerator(cfg)
     build_system(cfg, [])
     parts = meta_parts(cfg)
     problems = damaged_bases(cfg, families_of(cfg))
@@ -141,16 +143,17 @@ def _check_data(cfg: DictConfig) -> None:
         raise ConfigError(problems)
 
 
-def check(plans: Sequence[StagePlan]) -> None:
+def check(plans: Sequence[StagePlan], here: bool = True) -> None:
     """Check the runs of a chain in this process.
 
     Args:
         plans: the chain.
+        here: they will run on this machine, so it must have their accelerator.
 
     Raises:
         ConfigError: with everything that is wrong, a finished parent's missing weights included.
     """
-    if problems := problems_of(texts_to_check(plans)):
+    if problems := problems_of(texts_to_check(plans), here):
         raise ConfigError(problems)
     from qk_lightning.assembly.weights import check_files, read_entries
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qk_lightning.config.paths import find_preset, list_suites, preset_roots
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
 
 GOALS = ("min", "max")
+LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
 MAX_NAME = 200
 UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
 
@@ -206,6 +208,8 @@ class _Checker:
         elif first not in ("eval", "val", "train") or not rest:
             fix = "for example `val/loss: min` or `eval/avatars/attributes: max`"
             self._add(f"metrics.{key}", goal, "a metric, `val/...`, `train/...` or `eval/...`", fix)
+        elif first != "eval" and key not in LOSSES and get_close_matches(key, LOSSES, cutoff=0.8):
+            self._add(f"metrics.{key}", goal, "a metric", did_you_mean(key, LOSSES))
 
     def _count(self, key: str, value: Any) -> int:
         if type(value) is not int or value < 1:

@@ -112,8 +112,9 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) 
     lines = [[*heading, "trained / all parameters", "s a step", "seeds"]]
     for row in rows:
         cells = [_name(row)]
-        for metric in metrics:
-            cells.append(format_summary(row.metrics[metric]))
+        for metric, goal in metrics.items():
+            value = format_summary(row.metrics[metric])
+            cells.append(f"**{value}**" if row.row == best_row(rows, metric, goal) else value)
             if compared:
                 difference = format_difference(row.differences[metric])
                 cells.append("baseline" if row.is_baseline else difference or "-")
@@ -126,6 +127,25 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) 
         seeds = f"{len(row.seeds)} of {len(file.seeds)}"
         lines.append([*cells, str(len(row.seeds)) if row.seeds == file.seeds else seeds])
     return lines + _level_cells(list(metrics), levels, compared)
+
+
+def best_row(rows: Sequence[TableRow], metric: str, goal: str) -> str | None:
+    """Name the row of the grid with the best mean; whether it differs is for the interval to say.
+
+    Args:
+        rows: one stage's rows.
+        metric: the metric.
+        goal: `min` or `max`.
+
+    Returns:
+        The row's name; None with fewer than two rows, or where two share the best mean.
+    """
+    means = {row.row: summary.mean for row in rows
+             if not row.control and (summary := row.metrics[metric])
+             and math.isfinite(summary.mean)}  # fmt: skip
+    best = (min if goal == "min" else max)(means.values(), default=None)
+    names = [name for name, mean in means.items() if mean == best]
+    return names[0] if len(names) == 1 and len(means) > 1 else None
 
 
 def _measured(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
@@ -188,6 +208,8 @@ def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> s
             summary = format_summary(row.metrics[metric])
             difference = format_difference(row.differences[metric])
             after = "baseline" if row.is_baseline else difference
+            if row.row == best_row(rows, metric, goal):
+                after = f"{after} (best mean)".lstrip()
             lines.append(f"    {_name(row):<{width}}  {summary:<20}  {after}".rstrip())
         beside = [f"{NAMES[name]} {format_number(value)}"
                   for name, value in levels.get(metric, {}).items()]  # fmt: skip

@@ -6,6 +6,7 @@ Imported only where a run is trained with MLflow on: it imports Lightning.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,8 +171,10 @@ class StageLogger(MLFlowLogger):
         """Send what is left and close the MLflow run.
 
         Args:
-            status: Lightning's word for how the run ended.
+            status: Lightning's word for how the run ended; what Ctrl-C ended is `failed` to it.
         """
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            status = "KILLED"
         self._paused_until = 0.0
         self.flush()
         if self._paused_until:

@@ -58,7 +58,8 @@ class Deed:
 def rebuild(dry_run: bool = False, said: Callable[[Deed], None] | None = None) -> list[Deed]:
     """Show every finished run and every sweep in MLflow, as their folders tell.
 
-    A second call finds nothing to do. A run that is not finished is left alone.
+    A second call finds nothing to do. Of a run that is not finished only its end is shown: one
+    that was killed stands as running until then.
 
     Args:
         dry_run: only say what would be done; the store is not even made.
@@ -103,7 +104,7 @@ def _client() -> MlflowClient:
 
 def _rebuild_run(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> Deed:
     if not run.is_done:
-        return Deed(run.name, "leave", f"{run.state}, not done")
+        return _end_killed(client, run, dry_run)
     if not _is_tracked(run):
         return Deed(run.name, "leave", "tracking.name is none")
     if dry_run:
@@ -116,6 +117,19 @@ def _rebuild_run(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> 
     except LockHeld:
         return Deed(run.name, "leave", "in use by another process")
     return deed
+
+
+def _end_killed(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> Deed:
+    """Say in MLflow that a run was killed: by itself it shows as running for ever."""
+    state = run.state
+    run_id = standing_run(client, run.read_json(RECORD)) if client else None
+    if client is None or run_id is None or state == "running":
+        return Deed(run.name, "leave", f"{state}, not done")
+    if client.get_run(run_id).info.status != "RUNNING":
+        return Deed(run.name, "leave", f"{state}, not done")
+    if not dry_run:
+        client.set_terminated(run_id, "FAILED" if state == "failed" else "KILLED")
+    return Deed(run.name, "complete", f"{state}, but MLflow had it running")
 
 
 def _deed_of(client: MlflowClient | None, run: RunFolder) -> Deed:

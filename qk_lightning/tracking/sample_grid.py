@@ -1,14 +1,14 @@
 """One picture of many samples: a block a task, a column a prompt, a row a run.
 
-Reads a run's `samples/final/`: `prompts.json` (a list of id, task and prompt), `<id>.png`, and
-where there are any `input<n>_<id>.png` and `target_<id>.png`.
+Reads a run's `samples/final/`: `prompts.json` (a list of id, task, prompt and roles), `<id>.png`,
+and where there are any `input<n>_<id>.png` and `target_<id>.png`.
 """
 
 from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 FINAL = "final"
 PROMPTS = "prompts.json"
 MAX_INPUTS = 8
-CELL, GAP, LABEL, FONT_SIZE, LINES = 96, 6, 150, 11, 8
+CELL, GAP, LABEL, FONT_SIZE = 96, 6, 150, 11
+LINE = FONT_SIZE + 3
+MAX_LINES = 24  # of a prompt: the longest that the worlds make is whole
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,29 @@ class _Block:
     """One task: its prompts and, by label, the folder and file prefix of each row."""
 
     task: str
-    items: tuple[dict[str, str], ...]
+    items: tuple[dict[str, Any], ...]
     rows: tuple[tuple[str, Path, str], ...]
 
     @property
     def height(self) -> int:
         """The pixels that the block takes."""
-        return (LINES + 2) * (FONT_SIZE + 3) + len(self.rows) * (CELL + GAP)
+        return self.heading + len(self.rows) * (CELL + GAP)
+
+    @property
+    def heading(self) -> int:
+        """The pixels above its first row: the task's name and the longest prompt."""
+        lines = max(len(_wrap(item["prompt"], CELL)) for item in self.items)
+        return (lines + 2) * LINE
 
 
-def read_prompts(samples: Path) -> list[dict[str, str]]:
+def read_prompts(samples: Path) -> list[dict[str, Any]]:
     """Read what a run's samples show.
 
     Args:
         samples: the run's `samples/` folder.
 
     Returns:
-        Dicts of id, task and prompt; [] where the run has no pictures.
+        Dicts of id, task, prompt and roles of the input pictures; [] where the run has no pictures.
     """
     file = samples / FINAL / PROMPTS
     return list(json.loads(file.read_text())) if file.is_file() else []
@@ -79,7 +87,7 @@ def write_sample_grid(path: Path, samples: Mapping[str, Path]) -> bool:
 
 def _blocks(folders: Mapping[str, Path]) -> list[_Block]:
     prompts = {label: read_prompts(folder.parent) for label, folder in folders.items()}
-    items: dict[str, dict[str, str]] = {}
+    items: dict[str, dict[str, Any]] = {}
     first: dict[str, Path] = {}
     for label, listed in prompts.items():
         for item in listed:
@@ -90,8 +98,8 @@ def _blocks(folders: Mapping[str, Path]) -> list[_Block]:
         of_task = tuple(item for item in items.values() if item["task"] == task)
         given = first[of_task[0]["id"]]
         extra = [
-            (name, given, f"{name}_")
-            for name in (*(f"input{number}" for number in range(MAX_INPUTS)), "target")
+            (label, given, f"{name}_")
+            for name, label in (*_inputs(of_task), ("target", "target"))
             if any((given / f"{name}_{item['id']}.png").is_file() for item in of_task)
         ]
         rows = [(label, folder, "") for label, folder in folders.items()]
@@ -99,18 +107,25 @@ def _blocks(folders: Mapping[str, Path]) -> list[_Block]:
     return blocks
 
 
+def _inputs(items: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Name the rows of input pictures by file prefix and, where all share one, by role."""
+    for number in range(MAX_INPUTS):
+        roles = {tuple(item.get("roles", ())[number : number + 1]) for item in items}
+        role = roles.pop() if len(roles) == 1 else ()
+        yield f"input{number}", role[0] if role else f"input {number}"
+
+
 def _draw_block(canvas: Picture, block: _Block, top: int) -> None:
     from PIL import ImageDraw, ImageFont
 
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=FONT_SIZE)
     draw.text((GAP, top), block.task, fill="black", font=ImageFont.load_default(FONT_SIZE + 3))
-    line = FONT_SIZE + 3
     for column, item in enumerate(block.items):
         left = LABEL + column * (CELL + GAP)
-        _draw_lines(draw, font, _wrap(item["prompt"], CELL, LINES), left, top + line * 3 // 2)
-    top += (LINES + 2) * line
+        _draw_lines(draw, font, _wrap(item["prompt"], CELL), left, top + LINE * 3 // 2)
+    top += block.heading
     for label, folder, prefix in block.rows:
-        _draw_lines(draw, font, _wrap(label, LABEL - 2 * GAP, LINES), GAP, top + CELL // 3)
+        _draw_lines(draw, font, _wrap(label, LABEL - 2 * GAP), GAP, top + CELL // 3)
         for column, item in enumerate(block.items):
             picture = folder / f"{prefix}{item['id']}.png"
             left = LABEL + column * (CELL + GAP)
@@ -123,13 +138,13 @@ def _draw_block(canvas: Picture, block: _Block, top: int) -> None:
 
 def _draw_lines(draw: Any, font: Any, lines: Sequence[str], left: int, top: int) -> None:
     for index, text in enumerate(lines):
-        draw.text((left, top + index * (FONT_SIZE + 3)), text, fill="black", font=font)
+        draw.text((left, top + index * LINE), text, fill="black", font=font)
 
 
-def _wrap(text: str, width: int, lines: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     """Break a text into lines of about `width` pixels."""
     columns = max(8, int(width / (0.56 * FONT_SIZE)))
-    return textwrap.wrap(text, columns, max_lines=lines, placeholder=" ...")
+    return textwrap.wrap(text, columns, max_lines=MAX_LINES, placeholder=" ...")
 
 
 def _cell(path: Path) -> Picture:

@@ -20,8 +20,6 @@ from qk_lightning.data.module import DataModule
 from qk_lightning.data.sample import Batch
 from qk_lightning.tracking.sample_grid import FINAL, PROMPTS, write_sample_grid
 
-MAX_PROMPT = 120
-
 
 @runtime_checkable
 class ShowsPictures(Protocol):
@@ -59,7 +57,7 @@ class ValidationPictures(Callback):
         path = self.run.samples / f"step_{trainer.global_step:06d}.png"
         with tempfile.TemporaryDirectory() as temporary:
             samples = Path(temporary)
-            listed: list[dict[str, str]] = []
+            listed: list[dict[str, Any]] = []
             for batch in batches_to_draw(data, count):
                 pictures = system.predict_step(batch.to(system.device), 0)
                 listed += _keep(batch, pictures, samples / FINAL)
@@ -88,7 +86,7 @@ def batches_to_draw(data: DataModule, count: int) -> list[Batch]:
     return chosen
 
 
-def _keep(batch: Batch, pictures: Tensor, folder: Path) -> list[dict[str, str]]:
+def _keep(batch: Batch, pictures: Tensor, folder: Path) -> list[dict[str, Any]]:
     """Write drawn pictures, targets and inputs as the grid reads them."""
     folder.mkdir(exist_ok=True)
     listed = []
@@ -98,8 +96,8 @@ def _keep(batch: Batch, pictures: Tensor, folder: Path) -> list[dict[str, str]]:
         _save(batch.target[place], folder / f"target_{name}.png")
         for number, image in enumerate([] if batch.images is None else batch.images[place]):
             _save(image, folder / f"input{number}_{name}.png")
-        prompt = batch.prompts[place][:MAX_PROMPT]
-        listed.append({"id": name, "task": batch.task, "prompt": prompt})
+        prompt, roles = batch.prompts[place], list(batch.roles)
+        listed.append({"id": name, "task": batch.task, "prompt": prompt, "roles": roles})
     return listed
 
 

@@ -42,6 +42,35 @@ def test_the_parent_process_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_a_plan_says_which_overrides_reach_which_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "fit", "tiny/stage3", "--plan", "queries.num_queries=3", "stage1.seed=4")
+    lines = text.splitlines()
+    after = {line.split()[0]: lines[number + 1].split("with ")[-1]
+             for number, line in enumerate(lines) if line.startswith("stage")}  # fmt: skip
+    assert after["stage1"] == "queries.num_queries=3, seed=4"
+    assert after["stage3"] == "queries.num_queries=3"
+
+
+def test_check_finds_what_a_plan_cannot_and_needs_no_accelerator(
+    capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    words = ("fit", "tiny/stage3", "trainer.accelerator=tpu", "stage1.trainer.accelerator=tpu")
+    assert "they do; nothing was started" in said(capsys, *words, "--check")
+    wrong = "stage2.queries.num_queries=5"
+    said(capsys, "fit", "tiny/stage3", wrong, "--plan")
+    assert "stage2.from_parent.queries=new" in said(
+        capsys, "fit", "tiny/stage3", wrong, "--check", code=2
+    )
+    assert not (root / "runs").exists() or not list((root / "runs").glob("stage*"))
+
+
+def test_a_misspelt_verb_gets_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["swep", "sweeps/smoke"])
+    assert ended.value.code == 2
+    assert "did you mean 'sweep'" in capsys.readouterr().err
+
+
 def test_config_shows_values_with_their_origin(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "config", "tiny/stage3", "seed=4")
     assert "# command line" in text
@@ -81,6 +110,7 @@ def test_config_shows_values_with_their_origin(capsys: pytest.CaptureFixture[str
         (["fit", "tiny/stage1", "system.prompt_dropout=7"], "a share from 0 to 1"),
         (["data", "show", "missing.jsonl"], "missing.jsonl"),
         (["config", "tiny/stage1", "--explain", "seeed"], "did you mean 'seed'"),
+        (["fit", "tiny/stage1", "--check", "data.tasks={fly: 1}"], "fly"),
     ],
 )
 def test_a_mistake_ends_with_2_and_a_fix_and_writes_nothing(

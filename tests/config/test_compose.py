@@ -53,6 +53,16 @@ def test_naming_another_part_replaces_the_old_one_with_all_its_options(preset: P
     assert dict(cfg.autoencoder) == {"name": "pixels", "patch": 4, "scale": 1.0}
 
 
+def test_tasks_given_as_a_whole_replace_those_below_and_a_single_one_joins(preset: Path) -> None:
+    preset.write_text("defaults: [base]\ndata: {tasks: {editing: 2}}\n")
+    assert dict(compose("mine").cfg.data.tasks) == {"editing": 2}
+    single = compose("mine", ["data.tasks.customised=1"]).cfg.data.tasks
+    assert dict(single) == {"editing": 2, "customised": 1}
+    composed = compose("mine", ["data.tasks={multi_subject: 1}"])
+    assert dict(composed.cfg.data.tasks) == {"multi_subject": 1}
+    assert "data.tasks.editing" not in composed.origins
+
+
 def test_a_part_on_the_command_line_brings_its_own_file(preset: Path, root: Path) -> None:
     (root / "experiments" / "autoencoder").mkdir()
     file = root / "experiments" / "autoencoder" / "pixels.yaml"

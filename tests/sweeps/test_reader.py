@@ -104,3 +104,10 @@ def test_a_control_needs_a_name_of_its_own():
 def test_a_sweep_name_is_a_plain_file_name(name):
     with pytest.raises(ConfigError, match="write `name: \\w+`"):
         parse_sweep({"name": name, "preset": "b"})
+
+
+def test_a_slip_in_a_loss_is_found_and_an_own_metric_is_not_refused():
+    with pytest.raises(ConfigError, match="did you mean 'val/loss'"):
+        parse_sweep({"name": "a", "preset": "b", "metrics": {"val/los": "min"}})
+    own = {"val/accuracy": "max", "val/loss/editing": "min"}
+    assert parse_sweep({"name": "a", "preset": "b", "metrics": own}).metrics == own

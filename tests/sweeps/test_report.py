@@ -46,6 +46,8 @@ def test_report_says_what_was_found_and_what_was_not(plan_of):
     pairs = (dict(enumerate(values)), dict(enumerate(baseline)))
     assert format_difference(paired_difference(*pairs, "min")) in rows[0]
     assert "better" in rows[0]
+    assert f"| **{format_summary(summarise(values))}** |" in rows[0]  # the grid's best mean
+    assert align.count("**") == 2  # the accuracy has no best one, and a control is not in the grid
     assert "the same" in rows[0]  # the accuracy is the same in all runs
     assert "1 k / 5 k" in rows[0]
     beside = [line for line in align.splitlines() if line.startswith("| *")]
@@ -86,6 +88,7 @@ def test_two_seeds_are_not_tested(plan_of):
     plan = plan_of(seeds=(0, 1))
     result = write_report(plan)
     assert "not tested (2 < 3 seeds)" in result["summary"]
+    assert result["summary"].count("(best mean)") == 2  # of the loss, in both stages
     assert "against: ceiling 0.9000, shuffled 0.2500" in result["summary"]
     assert "no interval is given" in (plan.folder / "report.md").read_text()
 

@@ -88,6 +88,16 @@ def test_a_stage_is_logged_and_a_resume_goes_on_in_the_same_run(store, make_run)
     assert [point.step for point in history] == list(range(1, 12))
 
 
+def test_a_run_that_was_stopped_is_killed_and_not_failed(store, make_run):
+    logger = stage_logger(make_run(), make_run().config)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        logger.finalize("failed")  # as Lightning does, in its handler
+    assert make_client().get_run(logger.run_id).info.status == "KILLED"
+
+
 def test_a_run_that_the_store_lost_is_made_anew(store, make_run):
     folder = make_run()
     record = {"uri": store_uri(), "experiment_id": "1", "run_id": "0" * 32}

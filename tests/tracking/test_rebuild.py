@@ -223,3 +223,18 @@ def test_without_mlflow_the_way_out_is_said(root, words, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(words) == 2
     assert "pip install mlflow" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_no_longer_shown_as_running(store, make_run):
+    run = make_run("gone-0000000001")
+    logger = stage_logger(run, run.config)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.flush()
+    run.write_status(state="running", step=1)  # and nobody holds its lock
+    client = make_client()
+    assert client.get_run(logger.run_id).info.status == "RUNNING"
+    (deed,) = rebuild(dry_run=True)
+    assert (deed.action, client.get_run(logger.run_id).info.status) == ("complete", "RUNNING")
+    rebuild()
+    assert client.get_run(logger.run_id).info.status == "KILLED"
+    assert [deed.action for deed in rebuild()] == ["leave"]
