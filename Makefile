@@ -4,13 +4,16 @@ SWEEP ?= experiments/sweeps/num_queries.yaml
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: ablation test test-slow test-all lint clean
+.PHONY: ablation test test-notebooks test-slow test-all lint clean
 
 ablation: $(SETUP)            ## train and compare the three stages for several query counts
 	$(BIN)/qk sweep $(SWEEP)
 
 test: $(SETUP)                ## the default test set
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-notebooks: $(SETUP)      ## the notebooks, from top to bottom
+	$(BIN)/python -m pytest -n 2 --dist load -m slow tests/test_notebooks.py
 
 test-slow: $(SETUP)           ## what takes minutes: notebooks, documented commands
 	$(BIN)/python -m pytest -n 2 --dist load -m "slow and not gpu and not network"

@@ -231,8 +231,8 @@ def _export(name: str, overrides: Sequence[str], options: argparse.Namespace) ->
     check_folder("--output", Path(options.output or runs_root()))
     worlds = default_worlds(overrides)
     suites = suites_for(name, worlds)
-    for world in worlds.values():
-        world.prepare()
+    for kind in dict.fromkeys(kind for suite in suites for kind, _ in suite.offers(worlds)):
+        worlds[kind].prepare()
     for suite in suites:
         prompts = make_prompt_set(suite, worlds, options.limit, options.seed)
         folder = Path(options.output or runs_root() / "prompts") / suite.name

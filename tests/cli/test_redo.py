@@ -55,7 +55,7 @@ def test_what_fails_the_check_is_not_deleted(
 ) -> None:
     folders = finish("tiny/stage2")
 
-    def refuse(texts: list[object]) -> list[Problem]:
+    def refuse(texts: list[object], here: bool) -> list[Problem]:
         return [Problem("runs to check", len(texts), "parts that fit together")]
 
     monkeypatch.setattr(preflight, "problems_of", refuse)
