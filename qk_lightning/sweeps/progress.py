@@ -211,7 +211,7 @@ def describe_message(message: dict[str, Any]) -> str:
         words.append(f"step {message['step']}/{message.get('max_steps', '?')}")
     if message.get("loss") is not None:
         words.append(f"loss {message['loss']:.4f}")
-    if message.get("images_per_second") is not None:
+    if message.get("images_per_second"):
         words.append(f"{message['images_per_second']:.0f} images/s")
     if message.get("seconds_left"):
         words.append(f"{format_seconds(message['seconds_left'])} left")
