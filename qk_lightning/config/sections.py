@@ -109,7 +109,7 @@ class Sampling:
     num_inference_steps: int = 12
     guidance_scale: float = 1.0
     image_guidance_scale: float = 1.0
-    guidance: Literal["text_and_image", "text", "off"] = "text_and_image"
+    guidance: Literal["text_and_image", "text", "none"] = "text_and_image"
 
 
 @dataclass

@@ -25,7 +25,7 @@ def guidance_terms(
     empty prompt is read by the VLM like any other, with its template and its queries.
 
     Args:
-        guidance: text_and_image, text (g_i = 1) or off (both 1).
+        guidance: text_and_image, text (g_i = 1) or none (both 1).
         batch: prompts, and images with roles.
         text_scale: g_t.
         image_scale: g_i, 1 in a batch without images.
@@ -39,7 +39,7 @@ def guidance_terms(
     """
     if guidance != "text_and_image" or batch.images is None:
         image_scale = 1.0
-    if guidance == "off":
+    if guidance == "none":
         text_scale = 1.0
     unprompted = replace(batch, prompts=[""] * batch.batch_size)
     terms = [(text_scale, batch), (image_scale - text_scale, unprompted)]

@@ -75,10 +75,27 @@ def test_a_head_that_knows_the_latents_brings_them_back(sampler, prediction, num
     torch.testing.assert_close(noisy, latents, atol=1e-3, rtol=1e-3)
 
 
+def test_ddim_is_diffusers_own_where_the_steps_divide_1000():
+    from diffusers import DDIMScheduler
+
+    part, (_, noise) = DDPM(sampler="ddim"), pair()
+    ours, theirs = (
+        part.scheduler(10),
+        DDIMScheduler.from_config(dict(part.forward_process.config), set_alpha_to_one=True),
+    )
+    theirs.set_timesteps(10)
+    assert torch.equal(ours.timesteps, theirs.timesteps)
+    one, other = noise, noise
+    for timestep in ours.timesteps:
+        one = ours.step(one.tanh(), timestep, one).prev_sample
+        other = theirs.step(other.tanh(), timestep, other).prev_sample
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("sampler", ["dpm_solver", "ddim"])
 def test_any_number_of_steps_starts_at_the_last_timestep_and_repeats_none(sampler):
     part = DDPM(sampler=sampler)
-    for number in (*range(1, 60), 99, 250, 333, 1000):
+    for number in (*range(1, 60, 2), 99, 250, 333, 1000):
         timesteps = part.scheduler(number).timesteps
         assert len(timesteps) == number and timesteps[0] == 999 and timesteps[-1] >= 0, number
         assert (timesteps.diff() < 0).all(), number

@@ -212,17 +212,20 @@ def test_it_answers_in_the_precision_it_was_asked_in(name, tmp_path):
 @pytest.mark.parametrize("way", ["encode", "decode"])
 def test_tiles_change_little_and_no_shape(name, way, tmp_path):
     saved(name, tmp_path)
-    whole, tiled = loaded(name, tmp_path), loaded(name, tmp_path, tile_size=64)
-    pictures = images(128, 96)
-    assert torch.equal(tiled(images()), whole(images())) or name == "tiny"  # within one tile
+    whole, tiled = loaded(name, tmp_path), loaded(name, tmp_path, tile_size=128)
+    pictures = images()[:1].repeat(
+        1, 1, 12, 10
+    )  # alike everywhere, as norms over a tile are its own
+    latents = whole.encode(pictures)
     if way == "encode":
-        expected, found = whole.encode(pictures), tiled.encode(pictures)
+        expected, found, cell = latents, tiled.encode(pictures), 1
     else:
-        latents = whole.encode(pictures)
-        expected, found = whole.decode(latents), tiled.decode(latents)
+        expected, found, cell = whole.decode(latents), tiled.decode(latents), whole.stride
     assert found.shape == expected.shape
-    assert not torch.equal(found, expected)
-    assert (found - expected).norm() < 0.1 * (expected - expected.mean()).norm()
+    assert not torch.equal(found, expected), "nothing was tiled"
+    misplaced = (expected.roll(cell, -1) - expected).norm()
+    assert (found - expected).norm() < 0.3 * misplaced, "off by a third of a cell"
+    torch.testing.assert_close(tiled(images()), whole(images()))  # within one tile
 
 
 def test_tiles_that_cannot_be_are_refused():

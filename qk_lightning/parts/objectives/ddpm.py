@@ -15,7 +15,7 @@ from torch import Tensor
 from qk_lightning.parts.objective_part import ObjectivePart
 
 if TYPE_CHECKING:
-    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 NUM_TIMESTEPS = 1000  # what pretrained heads know, and what heads multiply sigma with
 
@@ -32,13 +32,15 @@ class DDPM(ObjectivePart):
             on a line), linear, or squaredcos_cap_v2, which uses neither.
         beta_start: First beta.
         beta_end: Last beta.
-        sampler: dpm_solver (DPM-Solver++ of second order), or ddim.
+        sampler: dpm_solver (DPM-Solver++ of second order), or ddim (of first order: the same
+            thing without noise).
         snr_gamma: Weights the training loss by min(SNR, snr_gamma) / SNR of the noise (for v:
             / (SNR + 1)); null for equal weights.
 
     Source: Ho et al., arXiv 2006.11239; Rombach et al., arXiv 2112.10752 (the betas); Salimans &
         Ho, arXiv 2202.00512 (v); Hang et al., arXiv 2303.09556, sec. 3.4 (SNR weights); Lin et
-        al., arXiv 2305.08891, sec. 3.3 (sampling from the last timestep on).
+        al., arXiv 2305.08891, sec. 3.3 (sampling from the last timestep on); Lu et al., arXiv
+        2206.00927, sec. 4.1 (DDIM as the first order).
     """
 
     version = 1
@@ -157,7 +159,7 @@ class DDPM(ObjectivePart):
 
     def scheduler(
         self, num_inference_steps: int, num_cells: int | None = None
-    ) -> DPMSolverMultistepScheduler | DDIMScheduler:
+    ) -> DPMSolverMultistepScheduler:
         """Set up the sampler, from timestep 999 down, the last step to clean latents.
 
         Args:
@@ -170,21 +172,21 @@ class DDPM(ObjectivePart):
         Raises:
             ValueError: Fewer than 1 step, or more than 1000.
         """
-        from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+        from diffusers import DPMSolverMultistepScheduler
 
         if not 1 <= num_inference_steps <= NUM_TIMESTEPS:
             raise ValueError(
                 f"num_inference_steps: {num_inference_steps}, expected 1 to {NUM_TIMESTEPS}."
             )
+        # diffusers' DDIMScheduler takes steps of floor(1000 / n), and so ends in noise where n
+        # does not divide 1000.
+        order = 1 if self.sampler == "ddim" else 2
         config = dict(self.forward_process.config)
-        if self.sampler == "ddim":
-            scheduler = DDIMScheduler.from_config(config, set_alpha_to_one=True)
-        else:
-            scheduler = DPMSolverMultistepScheduler.from_config(config)
+        scheduler = DPMSolverMultistepScheduler.from_config(config, solver_order=order)
         scheduler.set_timesteps(num_inference_steps)
         return scheduler
 
-    def levels(self, scheduler: DPMSolverMultistepScheduler | DDIMScheduler) -> Tensor:
+    def levels(self, scheduler: DPMSolverMultistepScheduler) -> Tensor:
         """Tell the noise levels of a scheduler's timesteps.
 
         Args:
