@@ -93,7 +93,7 @@ def test_guidance_by_name() -> None:
     for guidance, expected in weights.items():
         system.config.sampling.guidance = guidance
         assert [weight for weight, _ in system._guidance_terms(batch, 3.0, 1.5)] == expected
-    for context in ("text", "queries", "both"):
+    for context in ("queries", "both"):  # with no prompt, images show in the kontext alone
         system.context = context
         terms = [condition for _, condition in system._guidance_terms(batch, 3.0, 1.5)]
         assert not torch.equal(terms[1].states[:, -2:], terms[2].states[:, -2:]), context
