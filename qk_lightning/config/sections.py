@@ -99,14 +99,17 @@ class Sampling:
     """How pictures are drawn.
 
     Args:
-        num_inference_steps: steps of the flow-matching scheduler.
+        num_inference_steps: steps of the objective's scheduler.
         guidance_scale: weight of the prompt; 1 = no guidance.
         image_guidance_scale: weight of the input images; 1 = no guidance of its own.
+        guidance: which of the two weights count; text_and_image is three-way guidance where there
+            are images and both weights differ from 1.
     """
 
     num_inference_steps: int = 12
     guidance_scale: float = 1.0
     image_guidance_scale: float = 1.0
+    guidance: Literal["text_and_image", "text", "none"] = "text_and_image"
 
 
 @dataclass

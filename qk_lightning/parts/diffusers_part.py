@@ -36,7 +36,12 @@ class DiffusersPart(Part):
 
     @classmethod
     def read_architecture(
-        cls, model_class: Any, path: str | None, given: Mapping[str, Any], fixed: Mapping[str, Any]
+        cls,
+        model_class: Any,
+        path: str | None,
+        given: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        subfolder: str | None = None,
     ) -> dict[str, Any]:
         """Find the diffusers config: from the folder that `path` names, else from the arguments.
 
@@ -45,6 +50,7 @@ class DiffusersPart(Part):
             path: As in the constructor; None builds from the arguments.
             given: Constructor argument to its value.
             fixed: Entries of diffusers' config that are not options here.
+            subfolder: Folder inside `path`, such as `vae` in a whole pipeline's.
 
         Returns:
             A diffusers config.
@@ -54,8 +60,11 @@ class DiffusersPart(Part):
         """
         if path is None:
             return {**fixed, **{cls.config_names[key]: value for key, value in given.items()}}
-        folder = find_folder(path)
-        config = model_class.load_config(path) if folder is None else read_config(folder)
+        folder = _find_subfolder(path, subfolder)
+        if folder is None:
+            config = model_class.load_config(path, subfolder=subfolder)
+        else:
+            config = read_config(folder)
         name = config.get("_class_name", model_class.__name__)
         if name != model_class.__name__:
             raise ValueError(f"path: {path!r} holds a {name}, expected {model_class.__name__}.")
@@ -71,7 +80,8 @@ class DiffusersPart(Part):
         Returns:
             The diffusers config, and the constructor arguments that it does not hold.
         """
-        own = {k: v for k, v in super().settings().items() if k not in self.config_names}
+        left_out = (*self.config_names, "subfolder")
+        own = {k: v for k, v in super().settings().items() if k not in left_out}
         config = {k: v for k, v in self.model.config.items() if not k.startswith("_")}
         return {**own, "config": config}
 
@@ -87,7 +97,12 @@ class DiffusersPart(Part):
         path = self.hparams.get("path")
         if path is None:
             return False
-        self._load_from(str(find_folder(path) or path))
+        subfolder = self.hparams.get("subfolder")
+        folder = _find_subfolder(path, subfolder)
+        if folder is None:
+            load_weights(self.model, self._read_by_diffusers(path, subfolder), origin=path)
+        else:
+            self._load_from(str(folder))
         return True
 
     def load_folder(self, folder: Path) -> None:
@@ -108,10 +123,10 @@ class DiffusersPart(Part):
             state = self._read_by_diffusers(source)
         load_weights(self.model, state, origin=source)
 
-    def _read_by_diffusers(self, path: str) -> dict[str, Tensor]:
+    def _read_by_diffusers(self, path: str, subfolder: str | None = None) -> dict[str, Tensor]:
         """Read through from_pretrained: it knows shards, the hub, and older names of weights."""
         loaded, info = type(self.model).from_pretrained(
-            path, use_safetensors=True, output_loading_info=True
+            path, subfolder=subfolder, use_safetensors=True, output_loading_info=True
         )
         problems = [f"missing {key}" for key in info["missing_keys"]]
         problems += [f"unexpected {key}" for key in info["unexpected_keys"]]
@@ -127,6 +142,11 @@ class DiffusersPart(Part):
             folder: Created if missing.
         """
         self.model.save_pretrained(str(folder), safe_serialization=True)
+
+
+def _find_subfolder(path: str, subfolder: str | None) -> Path | None:
+    folder = find_folder(path)
+    return folder / subfolder if folder is not None and subfolder else folder
 
 
 def _defaults(model_class: Any) -> dict[str, Any]:

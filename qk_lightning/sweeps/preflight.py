@@ -83,9 +83,12 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
             if handover != "new" and ours.get(family) != theirs.get(family):
                 problems.append(_unlike_parent(cfg, parent, family))
     stride = getattr(parts.get("autoencoder"), "stride", 1)
-    if cfg.data.world.size % stride:
-        expected = f"a multiple of {stride}, the pixels of a latent cell"
-        fix = f"set data.world.size={max(stride, cfg.data.world.size // stride * stride)}"
+    patch = getattr(parts.get("head"), "patch", 1)
+    unit = stride * patch
+    if cfg.data.world.size % unit:
+        cells = "a latent cell" if patch == 1 else f"{patch} latent cells, the head's patch"
+        expected = f"a multiple of {unit}, the pixels of {cells}"
+        fix = f"set data.world.size={max(unit, cfg.data.world.size // unit * unit)}"
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
     if problems:
         raise ConfigError(problems)

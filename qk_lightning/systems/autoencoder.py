@@ -24,10 +24,11 @@ MAX_PSNR = 100.0
 
 
 class Autoencoder(System):
-    """Reconstruction of a world's images, through a Gaussian posterior or a linear codec.
+    """Reconstruction of a world's images, through a Gaussian posterior, plain or linear codec.
 
-    loss = L1 + mse_weight MSE + gradient_weight L1 of finite differences + kl_weight KL; a linear
-    codec is solved in closed form when the training ends, whatever its steps were.
+    loss = L1 + mse_weight MSE + gradient_weight L1 of finite differences + kl_weight KL, the last
+    for a codec with a posterior (kl, qwen_image); a linear codec is solved in closed form when the
+    training ends, whatever its steps were.
 
     Args:
         config: the resolved configuration.
@@ -65,17 +66,24 @@ class Autoencoder(System):
             loss = functional.mse_loss(self.autoencoder(target), target)
             self.log("train/loss", loss, batch_size=len(target))
             return loss
-        posterior = self.autoencoder.posterior(target)
-        raw = posterior.sample()
+        raw, divergence = self._draw_raw(target)
         images = self.autoencoder.decode(self.autoencoder.normalise(raw))
         error = functional.l1_loss(images, target)
         error = error + self.mse_weight * functional.mse_loss(images, target)
         error = error + self.gradient_weight * difference_loss(images, target)
-        divergence = posterior.kl().mean() / raw[0].numel()
         self.log_dict({"train/error": error, "train/kl": divergence}, batch_size=len(raw))
         loss = error + self.kl_weight * divergence
         self.log("train/loss", loss, batch_size=len(raw))
         return loss
+
+    def _draw_raw(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return raw latents and their divergence a number; a codec without a posterior has 0."""
+        if not hasattr(self.autoencoder, "posterior"):
+            raw = self.autoencoder.encode_raw(target)
+            return raw, raw.new_zeros(())
+        posterior = self.autoencoder.posterior(target)
+        raw = posterior.sample()
+        return raw, posterior.kl().mean() / raw[0].numel()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log PSNR, a mean over images in dB, of reconstructions through the posterior's mode."""
@@ -93,7 +101,7 @@ class Autoencoder(System):
             self.autoencoder.fit_components(torch.cat(targets).to(self.device))
             return
         raw = [
-            self.autoencoder.posterior(next(loader).target.to(self.device)).mode()
+            self.autoencoder.encode_raw(next(loader).target.to(self.device))
             for _ in range(STATISTICS_BATCHES)
         ]
         channels = torch.cat(raw).transpose(0, 1).flatten(1)

@@ -1,14 +1,15 @@
 """Query-Kontext, and MetaQuery as other settings of it.
 
 The VLM reads prompt and images, queries read out kontext, a connector carries both to the
-diffusion head, which is trained by flow matching.
+diffusion head, which is trained as the objective says. Which conditions are dropped in training
+stands in dropout.py, what guidance is made of in guidance.py.
 B batch, N images, T prompt tokens, K queries, L = T + K condition tokens, D and Dc widths,
 C x h x w latents.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +18,19 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from qk_lightning.assembly.weights import Entry
-from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.errors import ConfigError
 from qk_lightning.data.randomness import normal, stratified, uniform
 from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import System
+from qk_lightning.systems.dropout import (
+    Shares,
+    blacken,
+    dropped_conditions,
+    empty_prompts,
+    share_problems,
+    without_images,
+)
+from qk_lightning.systems.guidance import guidance_terms
 
 # Seen through the VLM alone, whatever `low_level` says: their low-level tokens would be copied.
 VLM_ALONE = ("reconstruction", "transformation")
@@ -53,10 +63,16 @@ class QueryKontext(System):
         context: what the connector carries: the prompt's states, the kontext, or both.
         low_level: give the head the latents of source and reference images (stage 3).
         prompt_dropout: share of samples trained with the empty prompt.
-        image_dropout: share of groups trained without their input images, in VLM and head.
+        image_dropout: share of groups trained without their input images, in VLM and head; with
+            another policy than independent, share of samples whose images are black.
+        joint_dropout: share of samples that lose both at once; only where a policy draws once.
+        dropout: policy by task. independent: prompts by sample and images by group, in all tasks;
+            metaquery: prompts of text-to-image, images of reconstruction, transformation and
+            editing, one draw for either or both where images are references; instruction: one
+            draw in every task with images.
 
     Raises:
-        ConfigError: a share is not in [0, 1].
+        ConfigError: a share is not in [0, 1], or the policy has no use for it.
 
     Source: Query-Kontext, arXiv 2509.26641, sec. 3; MetaQuery, arXiv 2504.06256, sec. 3.
     """
@@ -74,20 +90,16 @@ class QueryKontext(System):
         low_level: bool = False,
         prompt_dropout: float = 0.1,
         image_dropout: float = 0.0,
+        joint_dropout: float = 0.0,
+        dropout: Literal["independent", "metaquery", "instruction"] = "independent",
     ) -> None:
         super().__init__(config, entries, root)
-        shares = {"prompt_dropout": prompt_dropout, "image_dropout": image_dropout}
-        problems = [
-            Problem(f"system.{name}", share, "a share from 0 to 1", "choose one")
-            for name, share in shares.items()
-            if not 0 <= share <= 1
-        ]
-        if problems:
+        self.shares = Shares(prompt_dropout, image_dropout, joint_dropout)
+        if problems := share_problems(dropout, self.shares):
             raise ConfigError(problems)
         self.context = context
         self.low_level = low_level
-        self.prompt_dropout = prompt_dropout
-        self.image_dropout = image_dropout
+        self.dropout = dropout
 
     @property
     def wants_latents(self) -> bool:
@@ -101,21 +113,26 @@ class QueryKontext(System):
             self.queries.requires_grad_(False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the flow-matching loss of one micro-batch."""
+        """Return the objective's loss of one micro-batch."""
         batch = self.drop_conditions(batch)
         latents = self.target_latents(batch)
         noise = normal(self.seed, "noise", batch.index, latents.shape[1:]).to(latents)
-        sigma = self.objective.draw_sigma(uniform(self.seed, "sigma", batch.index))
-        loss = self.velocity_loss(batch, latents, noise, sigma.to(latents)).mean()
+        draws = uniform(self.seed, "sigma", batch.index)
+        sigma = self.objective.draw_sigma(draws, num_cells(latents)).to(latents)
+        losses = self.velocity_loss(batch, latents, noise, sigma)
+        loss = (self.objective.weight(sigma) * losses).mean()
         self.log("train/loss", loss, batch_size=batch.batch_size)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss on fixed noise and noise levels: the same for all members and seeds."""
+        """Log the loss on fixed noise and noise levels: the same for all members and seeds.
+
+        It is not weighted, so that members with other weights compare.
+        """
         latents = self.target_latents(batch)
         noise = normal(0, "val/noise", batch.index, latents.shape[1:]).to(latents)
         levels = stratified(int(batch.index.max()) + 1).to(latents)[batch.index]
-        sigma = self.objective.draw_sigma(levels).to(latents)
+        sigma = self.objective.draw_sigma(levels, num_cells(latents)).to(latents)
         loss = self.velocity_loss(batch, latents, noise, sigma).mean()
         for name in ("val/loss", f"val/loss/{batch.task}"):
             self.log(name, loss, batch_size=batch.batch_size, on_step=False, on_epoch=True)
@@ -130,7 +147,7 @@ class QueryKontext(System):
         return self.autoencoder.decode(latents).clamp(-1, 1)
 
     def velocity_loss(self, batch: Batch, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """Return the loss of each sample.
+        """Return the loss of each sample, not weighted.
 
         Args:
             batch: prompts and images.
@@ -144,10 +161,10 @@ class QueryKontext(System):
         condition = self.condition(batch)
         noisy_latents = self.objective.mix(latents, noise, sigma)
         velocity = self.velocity(noisy_latents, sigma, condition)
-        return self.objective.loss(velocity, latents, noise)
+        return self.objective.loss(velocity, latents, noise, sigma=sigma)
 
     def velocity(self, noisy_latents: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """Ask the head.
+        """Ask the head for what the objective has as its target.
 
         Args:
             noisy_latents: [B, C, h, w].
@@ -155,7 +172,7 @@ class QueryKontext(System):
             condition: what it is conditioned on.
 
         Returns:
-            [B, C, h, w].
+            [B, C, h, w]: the velocity of flow matching, or the target of another objective.
         """
         return self.head(
             noisy_latents,
@@ -192,7 +209,7 @@ class QueryKontext(System):
         return Condition(carried, mask, latents, batch.roles if has_images else ())
 
     def drop_conditions(self, batch: Batch) -> Batch:
-        """Empty some prompts and drop some groups' images, for guidance.
+        """Take prompts or images from some samples, for guidance, as the policy says.
 
         Args:
             batch: a training micro-batch.
@@ -200,19 +217,41 @@ class QueryKontext(System):
         Returns:
             The batch to train on.
         """
-        if self.prompt_dropout:
-            draws = uniform(self.seed, "prompt_dropout", batch.index).tolist()
-            prompts = [
-                "" if draw < self.prompt_dropout else prompt
-                for prompt, draw in zip(batch.prompts, draws, strict=True)
-            ]
-            batch = replace(batch, prompts=prompts)
-        if self.image_dropout and batch.images is not None:
+        if self.dropout == "independent":
+            return self._drop_independently(batch)
+        draws = uniform(self.seed, "condition_dropout", batch.index)
+        has_images = batch.images is not None
+        prompts, images = dropped_conditions(
+            self.dropout, batch.task, has_images, draws, self.shares
+        )
+        batch = empty_prompts(batch, prompts)
+        return blacken(batch, images, self.autoencoder) if has_images else batch
+
+    def _drop_independently(self, batch: Batch) -> Batch:
+        if self.shares.prompt:
+            draws = uniform(self.seed, "prompt_dropout", batch.index)
+            batch = empty_prompts(batch, draws < self.shares.prompt)
+        if self.shares.image and batch.images is not None:
+            # Without images a micro-batch has another layout, so a whole group loses them.
             group_size = self.config.trainer.global_batch_size // self.config.data.groups_per_step
             first = batch.index[:1] // group_size * group_size
-            if uniform(self.seed, "image_dropout", first).item() < self.image_dropout:
+            if uniform(self.seed, "image_dropout", first).item() < self.shares.image:
                 batch = without_images(batch)
         return batch
+
+    def without_images(self, batch: Batch) -> Batch:
+        """Return a batch as training shows it where images are dropped.
+
+        Args:
+            batch: any batch with images.
+
+        Returns:
+            No images, or black ones where the policy blackens them.
+        """
+        if self.dropout == "independent":
+            return without_images(batch)
+        every = torch.ones(batch.batch_size, dtype=torch.bool, device=batch.index.device)
+        return blacken(batch, every, self.autoencoder)
 
     def latent_shape(self, batch: Batch) -> tuple[int, int, int]:
         """Return (C, h, w) of a batch's target."""
@@ -238,49 +277,42 @@ class QueryKontext(System):
 
     @torch.no_grad()
     def sample(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Draw latents with the flow-matching scheduler.
+        """Draw latents with the objective's scheduler.
 
-        Text guidance moves away from the empty prompt, image guidance away from no images:
-        v = v(0,0) + g_i (v(0,i) - v(0,0)) + g_t (v(t,i) - v(0,i)); a weight of 1 costs nothing.
+        The head's predictions are summed with the weights of `guidance_terms`.
 
         Args:
             batch: prompts, and images with roles.
-            noise: [B, C, h, w] at sigma = 1.
+            noise: [B, C, h, w], standard normal.
 
         Returns:
             Latents [B, C, h, w].
         """
         options = self.config.sampling
         terms = self._guidance_terms(batch, options.guidance_scale, options.image_guidance_scale)
-        scheduler = self.objective.scheduler(options.num_inference_steps)
+        scheduler = self.objective.scheduler(options.num_inference_steps, num_cells(noise))
+        levels = self.objective.levels(scheduler)
         latents = noise
-        for timestep, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
-            levels = sigma.to(latents).expand(len(latents))
+        for timestep, sigma in zip(scheduler.timesteps, levels, strict=True):
+            sigmas = sigma.to(latents).expand(len(latents))
             velocity = torch.zeros_like(latents)
             for weight, condition in terms:
-                velocity += weight * self.velocity(latents, levels, condition)
+                velocity += weight * self.velocity(latents, sigmas, condition)
             latents = scheduler.step(velocity, timestep, latents).prev_sample
         return latents
 
     def _guidance_terms(
         self, batch: Batch, text_scale: float, image_scale: float
     ) -> list[tuple[float, Condition]]:
-        unprompted = replace(batch, prompts=[""] * batch.batch_size)
-        if batch.images is None or image_scale == 1.0:
-            wanted = [(text_scale, batch), (1.0 - text_scale, unprompted)]
-        else:
-            wanted = [
-                (text_scale, batch),
-                (image_scale - text_scale, unprompted),
-                (1.0 - image_scale, without_images(unprompted)),
-            ]
-        return [(weight, self.condition(item)) for weight, item in wanted if weight]
+        guidance = self.config.sampling.get("guidance") or "text_and_image"  # an older run has none
+        terms = guidance_terms(guidance, batch, text_scale, image_scale, self.without_images)
+        return [(weight, self.condition(item)) for weight, item in terms]
 
 
-def without_images(batch: Batch) -> Batch:
-    """Return a batch whose VLM and head see no image.
+def num_cells(latents: Tensor) -> int:
+    """Return the number of latent cells of a picture, h * w.
 
     Args:
-        batch: any batch.
+        latents: [..., h, w].
     """
-    return replace(batch, images=None, image_latents=None, roles=())
+    return latents.shape[-2:].numel()

@@ -89,3 +89,68 @@ def test_what_cannot_work_is_refused():
         FlowMatching(shift=0.0)
     with pytest.raises(ValueError, match="sigma_distribution"):
         FlowMatching(sigma_distribution="beta")
+
+
+def test_mode_sampling_is_sd3s_law_drawn_the_other_way_round():
+    from diffusers.training_utils import compute_density_for_timestep_sampling
+
+    part = FlowMatching(sigma_distribution="mode", mode_scale=1.29)
+    uniform = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    theirs = compute_density_for_timestep_sampling(
+        "mode", 500, mode_scale=1.29, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(part.draw_sigma(1 - uniform), theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode_scale", [-1.0, 0.0, 0.81, 2 / (torch.pi - 2)])
+def test_mode_sampling_rises_with_the_uniform_number_from_0_to_1(mode_scale):
+    part = FlowMatching(sigma_distribution="mode", mode_scale=mode_scale)
+    sigma = part.draw_sigma(torch.linspace(0, 1, 1001, dtype=torch.float64))
+    assert (sigma.diff() > -1e-15).all() and sigma[0] == 0 and sigma[-1] == pytest.approx(1)
+    middle = ((sigma > 0.25) & (sigma < 0.75)).double().mean()
+    assert (middle - 0.5) * mode_scale > 0 or mode_scale == 0
+
+
+def test_resolution_multiplies_the_shift_by_the_root_of_the_number_of_cells():
+    part = FlowMatching(shift=1.5, shift_by="resolution", base_cells=1024)
+    assert part.shift_of(1024) == 1.5 and part.shift_of(128 * 128) == 6.0
+    same = FlowMatching(shift=6.0)
+    uniform = torch.linspace(0, 1, 11)
+    torch.testing.assert_close(part.draw_sigma(uniform, 128 * 128), same.draw_sigma(uniform))
+    assert torch.equal(part.scheduler(5, 128 * 128).sigmas, same.scheduler(5).sigmas)
+    with pytest.raises(ValueError, match="needs the number of latent cells"):
+        part.draw_sigma(uniform)
+
+
+def test_flux_shifts_as_diffusers_dynamic_scheduler_does():
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    part = FlowMatching(shift_by="flux")
+    assert part.shift_of(4 * 256) == pytest.approx(torch.e**0.5)
+    assert part.shift_of(4 * 4096) == pytest.approx(torch.e**1.15)
+    theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    theirs.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=(0.5 + 1.15) / 2)
+    ours = part.scheduler(4, 4 * (4096 + 256) // 2)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas)
+    torch.testing.assert_close(
+        part.draw_sigma(torch.tensor([0.75, 0.5]), 4 * (4096 + 256) // 2), theirs.sigmas[1:3]
+    )
+
+
+def test_weights_are_sd3s_and_have_a_bound():
+    sigma = torch.tensor([0.0, 0.1, 0.5, 1.0])
+    assert torch.equal(FlowMatching().weight(sigma), torch.ones(4))
+    found = FlowMatching(weighting="sigma_sqrt").weight(sigma)
+    torch.testing.assert_close(found, torch.tensor([1e6, 100.0, 4.0, 1.0]))
+    found = FlowMatching(weighting="cosmap").weight(sigma[1:])
+    expected = 2 / (torch.pi * torch.tensor([0.82, 0.5, 1.0]))
+    torch.testing.assert_close(found, expected)
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="mode_scale: 2.0, expected -1 to 1.7519"):
+        FlowMatching(mode_scale=2.0)
+    with pytest.raises(ValueError, match="weighting: 'snr', expected none, sigma_sqrt or cosmap"):
+        FlowMatching(weighting="snr")
+    with pytest.raises(ValueError, match="base_cells: 0"):
+        FlowMatching(base_cells=0)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from qk_lightning.assembly.build import build_part
+from qk_lightning.assembly.build import build_part, open_world
 from qk_lightning.assembly.export import export_part
+from qk_lightning.assembly.weights import starting_entries
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.stage import run_stage
+from qk_lightning.systems.base import build_system
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")
 
@@ -44,6 +46,28 @@ def test_a_codec_is_trained_measured_and_exported(tiny_presets: Path, root: Path
         export_part(run, "autoencoder", folder)
     with pytest.raises(ConfigError, match="a part of"):
         export_part(run, "head", root / "head")
+
+
+@pytest.mark.parametrize("name", ["dc", "qwen_image", "tiny"])
+def test_other_codecs_are_trained_and_scaled_too(name: str, tiny_presets: Path) -> None:
+    write_preset(tiny_presets, "codec", "autoencoder", "autoencoder")
+    cfg = plan_chain("tiny/codec", [f"autoencoder={name}", "global_batch_size=2"])[0].cfg
+    system = build_system(cfg, starting_entries(cfg, ("autoencoder",), None))
+    system.configure_model()
+    world = open_world(cfg.data.world)
+    world.prepare()
+    data = system.data_module(world, None)
+    logged = {}
+    system.log = lambda name, value, **_: logged.update({name: value})
+    system.log_dict = lambda values, **_: logged.update(values)
+    batch = next(iter(data.train_dataloader()))
+    system.training_step(batch, 0).backward()
+    assert all(p.grad.isfinite().all() for p in system.parameters())
+    assert (logged["train/kl"] > 0) == (name == "qwen_image")
+    before = system.autoencoder.encode(batch.target).square().mean()
+    system.on_trained(data)
+    after = system.autoencoder.encode(batch.target).square().mean()
+    assert 0.2 < after < 5 and (after - 1).abs() < (before - 1).abs()
 
 
 def test_a_vlm_is_asked_and_exported(tiny_presets: Path, root: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qk_lightning.parts.autoencoders.picture_size import check_size
 from qk_lightning.parts.base import Part, find_folder, read_config, weights_dtype
 
 SMALLEST_STD = 1e-4  # of a component, in units of pixel values: below, it is left as it is
@@ -67,7 +68,11 @@ class Linear(Part):
 
         Returns:
             Latents [B, C, h, w] in the images' dtype.
+
+        Raises:
+            ValueError: H or W is no multiple of patch.
         """
+        check_size(images, self.stride)
         cells = functional.pixel_unshuffle(images, self.stride).movedim(1, -1)
         latents = self.encoder(cells.to(weights_dtype(self.encoder)))
         return latents.movedim(-1, 1).to(images.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from qk_lightning.parts.autoencoders.picture_size import check_size
 from qk_lightning.parts.base import Part
 
 
@@ -44,7 +45,11 @@ class Pixels(Part):
 
         Returns:
             Latents [B, C, h, w].
+
+        Raises:
+            ValueError: H or W is no multiple of patch.
         """
+        check_size(images, self.stride)
         return functional.pixel_unshuffle(images, self.patch) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
