@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from qk_lightning.parts.base import (
+    CONFIG_FILE,
     WEIGHT_FILES,
     Part,
     check_architecture,
@@ -22,9 +23,26 @@ from qk_lightning.parts.base import (
     read_weights,
 )
 
+# Which part reads a folder of which class, to say so where another one was asked for it.
+PART_OF = {
+    "FluxTransformer2DModel": "head: {name: flux}",
+    "SanaTransformer2DModel": "head: {name: sana}",
+    "SD3Transformer2DModel": "head: {name: sd3}",
+    "QwenImageTransformer2DModel": "head: {name: qwen_image}",
+    "UNet2DConditionModel": "head: {name: sd15}",
+    "AutoencoderKL": "autoencoder: {name: kl}",
+    "AutoencoderDC": "autoencoder: {name: dc}",
+    "AutoencoderKLQwenImage": "autoencoder: {name: qwen_image}",
+    "AutoencoderTiny": "autoencoder: {name: tiny}",
+}
+PIPELINE_FILE = "model_index.json"
+
 
 class DiffusersPart(Part):
     """A part whose weights are those of one diffusers model, held as `self.model`.
+
+    Where a constructor has a `subfolder`, `path` may name a whole pipeline, and the model is in
+    that folder of it.
 
     Attributes:
         config_names: Constructor argument to the name diffusers' config has for it.
@@ -36,7 +54,12 @@ class DiffusersPart(Part):
 
     @classmethod
     def read_architecture(
-        cls, model_class: Any, path: str | None, given: Mapping[str, Any], fixed: Mapping[str, Any]
+        cls,
+        model_class: Any,
+        path: str | None,
+        given: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        subfolder: str | None = None,
     ) -> dict[str, Any]:
         """Find the diffusers config: from the folder that `path` names, else from the arguments.
 
@@ -45,20 +68,25 @@ class DiffusersPart(Part):
             path: As in the constructor; None builds from the arguments.
             given: Constructor argument to its value.
             fixed: Entries of diffusers' config that are not options here.
+            subfolder: Folder of the model in that of `path`.
 
         Returns:
             A diffusers config.
 
         Raises:
-            ValueError: An argument that is not at its default contradicts the folder.
+            ValueError: An argument that is not at its default contradicts the folder; the folder
+                holds another model, or none.
         """
         if path is None:
+            if subfolder is not None:
+                raise ValueError(f"subfolder: {subfolder!r} without a path; set path, or neither.")
             return {**fixed, **{cls.config_names[key]: value for key, value in given.items()}}
         folder = find_folder(path)
-        config = model_class.load_config(path) if folder is None else read_config(folder)
-        name = config.get("_class_name", model_class.__name__)
-        if name != model_class.__name__:
-            raise ValueError(f"path: {path!r} holds a {name}, expected {model_class.__name__}.")
+        if folder is None:
+            config = model_class.load_config(path, subfolder=subfolder)
+        else:
+            config = read_config(_model_folder(folder, subfolder, model_class.__name__))
+        _check_class(config, model_class.__name__, path)
         config = {key: value for key, value in config.items() if not key.startswith("_")}
         defaults = dict(_defaults(model_class))
         found = {key: config.get(n, defaults[n]) for key, n in cls.config_names.items()}
@@ -71,7 +99,8 @@ class DiffusersPart(Part):
         Returns:
             The diffusers config, and the constructor arguments that it does not hold.
         """
-        own = {k: v for k, v in super().settings().items() if k not in self.config_names}
+        held = {*self.config_names, "subfolder"}
+        own = {k: v for k, v in super().settings().items() if k not in held}
         config = {k: v for k, v in self.model.config.items() if not k.startswith("_")}
         return {**own, "config": config}
 
@@ -87,7 +116,11 @@ class DiffusersPart(Part):
         path = self.hparams.get("path")
         if path is None:
             return False
-        self._load_from(str(find_folder(path) or path))
+        folder, subfolder = find_folder(path), self.hparams.get("subfolder")
+        if folder is None:
+            self._load_from(path, subfolder)
+        else:
+            self._load_from(str(folder / (subfolder or "")))
         return True
 
     def load_folder(self, folder: Path) -> None:
@@ -101,17 +134,28 @@ class DiffusersPart(Part):
         """
         self._load_from(str(folder))
 
-    def _load_from(self, source: str) -> None:
+    def fit_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Adapt weights that were read to this part; a part may fill in what it alone has.
+
+        Args:
+            state: Name to tensor, as the file has them.
+
+        Returns:
+            Name to tensor, as `self.model` wants them.
+        """
+        return state
+
+    def _load_from(self, source: str, subfolder: str | None = None) -> None:
         if (Path(source) / WEIGHT_FILES[0]).is_file():
             state = read_weights(Path(source))
         else:
-            state = self._read_by_diffusers(source)
-        load_weights(self.model, state, origin=source)
+            state = self._read_by_diffusers(source, subfolder)
+        load_weights(self.model, self.fit_state(state), origin=source)
 
-    def _read_by_diffusers(self, path: str) -> dict[str, Tensor]:
+    def _read_by_diffusers(self, path: str, subfolder: str | None) -> dict[str, Tensor]:
         """Read through from_pretrained: it knows shards, the hub, and older names of weights."""
         loaded, info = type(self.model).from_pretrained(
-            path, use_safetensors=True, output_loading_info=True
+            path, subfolder=subfolder, use_safetensors=True, output_loading_info=True
         )
         problems = [f"missing {key}" for key in info["missing_keys"]]
         problems += [f"unexpected {key}" for key in info["unexpected_keys"]]
@@ -127,6 +171,27 @@ class DiffusersPart(Part):
             folder: Created if missing.
         """
         self.model.save_pretrained(str(folder), safe_serialization=True)
+
+
+def _model_folder(folder: Path, subfolder: str | None, wanted: str) -> Path:
+    """Find the model's own folder; a whole pipeline's is told which of its folders to name."""
+    found = folder / (subfolder or "")
+    if not (found / CONFIG_FILE).is_file() and (folder / PIPELINE_FILE).is_file():
+        inside = [file.parent for file in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+        names = [own.name for own in inside if read_config(own).get("_class_name") == wanted]
+        fix = f"set subfolder: {names[0]}" if names else f"it has no {wanted}; choose another"
+        raise ValueError(f"path: {str(found)!r} is no model, {str(folder)!r} a pipeline; {fix}.")
+    return found
+
+
+def _check_class(config: Mapping[str, Any], wanted: str, path: str) -> None:
+    """See that a config is of the class wanted; one that does not say is taken at its word."""
+    kinds = [config.get(key) for key in ("_class_name", "model_type", "part")]
+    name = next((kind for kind in kinds if kind), wanted)
+    if name != wanted:
+        other = PART_OF.get(str(name))
+        fix = f"write `{other}`, or name another folder" if other else "name another folder"
+        raise ValueError(f"path: {path!r} holds a {name}, expected {wanted}; {fix}.")
 
 
 def _defaults(model_class: Any) -> dict[str, Any]:
