@@ -36,6 +36,8 @@ PART_OF = {
     "AutoencoderTiny": "autoencoder: {name: tiny}",
 }
 PIPELINE_FILE = "model_index.json"
+# Where a config.json says what it is of: diffusers, transformers, this package.
+CLASS_KEYS = ("_class_name", "model_type", "part")
 
 
 class DiffusersPart(Part):
@@ -87,9 +89,9 @@ class DiffusersPart(Part):
         else:
             config = read_config(_model_folder(folder, subfolder, model_class.__name__))
         _check_class(config, model_class.__name__, path)
-        config = {key: value for key, value in config.items() if not key.startswith("_")}
-        defaults = dict(_defaults(model_class))
-        found = {key: config.get(n, defaults[n]) for key, n in cls.config_names.items()}
+        said = {key: value for key, value in config.items() if not key.startswith("_")}
+        config = {**_defaults(model_class), **said}
+        found = {key: config[name] for key, name in cls.config_names.items()}
         check_architecture(cls, given, found, path)
         return config
 
@@ -185,17 +187,17 @@ def _model_folder(folder: Path, subfolder: str | None, wanted: str) -> Path:
 
 
 def _check_class(config: Mapping[str, Any], wanted: str, path: str) -> None:
-    """See that a config is of the class wanted; one that does not say is taken at its word."""
-    kinds = [config.get(key) for key in ("_class_name", "model_type", "part")]
-    name = next((kind for kind in kinds if kind), wanted)
+    """See that a config is of the class wanted, else name the part that reads it."""
+    name = next((config[key] for key in CLASS_KEYS if config.get(key)), None)
     if name != wanted:
         other = PART_OF.get(str(name))
         fix = f"write `{other}`, or name another folder" if other else "name another folder"
-        raise ValueError(f"path: {path!r} holds a {name}, expected {wanted}; {fix}.")
+        holds = f"a {name}" if name else f"no {CLASS_KEYS[0]} in its {CONFIG_FILE}"
+        raise ValueError(f"path: {path!r} holds {holds}, expected {wanted}; {fix}.")
 
 
 def _defaults(model_class: Any) -> dict[str, Any]:
     import inspect
 
     parameters = inspect.signature(model_class.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.name != "self"}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
