@@ -93,3 +93,19 @@ def test_a_later_stage_may_widen_the_head_that_it_takes_over() -> None:
 def test_nothing_is_drawn_for_the_check(root: Path) -> None:
     check(plan_chain("tiny/stage3"))
     assert not (root / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_chain_widens_its_head_trains_it_by_lora_and_can_be_loaded() -> None:
+    from qk_lightning.assembly.weights import read_entries, replay
+    from qk_lightning.sweeps.stage import run_stage
+
+    narrow = SANA.replace("head=", "stage2.head=")
+    wide = narrow.replace("stage2", "stage3").replace("}", ", num_image_slots: 3}")
+    plans = plan_chain("tiny/stage3", [narrow, wide, "all.max_steps=2"])
+    for plan in plans:
+        run_stage(plan.write().path)
+    run = plans[-1].folder
+    parts = replay(plans[-1].cfg, read_entries(run), ("autoencoder", "head"), run.path.parent)
+    weight = parts["head"].model.patch_embed.proj.weight  # type: ignore[union-attr, operator]
+    assert weight.shape[1] == 16 and weight[:, 4:].any()  # LoRA moved what began at zero
