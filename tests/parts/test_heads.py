@@ -155,3 +155,24 @@ def test_a_guidance_distilled_flux_is_told_a_constant():
         head.model = type(head.model).from_config(config)
         outputs.append(head(**batch()))
     assert not torch.allclose(*outputs, atol=1e-5)
+
+
+@EACH
+def test_counts_below_their_least_are_refused(name):
+    with pytest.raises(ValueError, match="num_attention_heads: 0, expected more than 0"):
+        make(name, num_attention_heads=0)
+    if name not in TOKEN_HEADS:
+        with pytest.raises(ValueError, match="num_image_slots: -1, expected 0 or more"):
+            make(name, num_image_slots=-1)
+
+
+def test_options_that_do_not_fit_each_other_are_refused():
+    for name, options, said in (
+        ("qwen_image", {"axes_dims_rope": [4, 4, 4]}, "axes_dims_rope"),
+        ("sd15", {"block_out_channels": []}, r"block_out_channels: \[\], expected"),
+        ("sd15", {"block_out_channels": [6, 16]}, "norm_num_groups: 4 does not divide .6."),
+        ("sd15", {"num_attention_heads": 5}, "num_attention_heads: 5 does not divide"),
+        ("sd3", {"dual_attention_layers": [2]}, "expected blocks from 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make(name, **options)

@@ -6,13 +6,16 @@ B batch, L condition tokens of width Dc.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qk_lightning.parts.diffusers_part import DiffusersPart
+
+MAY_BE_ZERO = ("num_image_slots", "num_single_layers", "dual_attention_layers", "guidance_embed")
 
 
 class DiffusionHead(DiffusersPart):
@@ -94,6 +97,28 @@ class DiffusionHead(DiffusersPart):
                 f"{name}: {height} x {width} latent cells, expected {self.max_cells} or fewer a "
                 "side, for which the head has positions; choose smaller pictures."
             )
+
+
+def check_counts(options: Mapping[str, Any]) -> None:
+    """Refuse sizes and counts of which there cannot be so few.
+
+    Args:
+        options: A head's constructor arguments; those that are no numbers are passed over.
+
+    Raises:
+        ValueError: Lists every wrong one.
+    """
+    problems = []
+    for key, value in options.items():
+        numbers = value if isinstance(value, list) else [value]
+        numbers = [n for n in numbers if isinstance(n, int | float) and not isinstance(n, bool)]
+        may_be_zero = key in MAY_BE_ZERO
+        too_few = any(n < 0 or (n == 0 and not may_be_zero) for n in numbers)
+        if too_few or (value == [] and not may_be_zero):
+            expected = "0 or more" if may_be_zero else "more than 0"
+            problems.append(f"{key}: {value}, expected {expected}")
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def masked_condition(

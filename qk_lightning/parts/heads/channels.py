@@ -58,8 +58,6 @@ class ChannelHead(DiffusionHead):
             ValueError: The folder is for other latents, or has more slots than asked for.
         """
         channels, slots = self.hparams["latent_channels"], self.hparams["num_image_slots"]
-        if slots < 0:
-            raise ValueError(f"num_image_slots: {slots}, expected 0 or more.")
         fixed = {**fixed, "in_channels": channels, "out_channels": channels}
         config = self.read_architecture(
             model_class, path, given, fixed, subfolder=self.hparams.get("subfolder")

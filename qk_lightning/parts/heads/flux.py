@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import DiffusionHead, key_mask, masked_condition
+from qk_lightning.parts.heads.base import DiffusionHead, check_counts, key_mask, masked_condition
 from qk_lightning.parts.heads.positions import image_positions
 from qk_lightning.parts.heads.tokens import image_sequence, size_of, to_cells
 
@@ -86,6 +86,7 @@ class Flux(DiffusionHead):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_counts(self.hparams)
         from diffusers import FluxTransformer2DModel
 
         in_channels = latent_channels * patch**2

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import DiffusionHead, masked_condition, padding_last
+from qk_lightning.parts.heads.base import (
+    DiffusionHead,
+    check_counts,
+    masked_condition,
+    padding_last,
+)
 from qk_lightning.parts.heads.positions import centred_positions
 from qk_lightning.parts.heads.tokens import image_sequence, size_of, to_cells
 
@@ -80,6 +85,7 @@ class QwenImage(DiffusionHead):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_counts(self.hparams)
         from diffusers import QwenImageTransformer2DModel
 
         given = {key: self.hparams[key] for key in self.config_names}

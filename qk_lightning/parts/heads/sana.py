@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import masked_condition
+from qk_lightning.parts.heads.base import check_counts, masked_condition
 from qk_lightning.parts.heads.channels import ChannelHead
 
 
@@ -74,6 +74,7 @@ class Sana(ChannelHead):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_counts(self.hparams)
         from diffusers import SanaTransformer2DModel
 
         given = {key: self.hparams[key] for key in self.config_names}

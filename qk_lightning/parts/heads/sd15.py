@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import masked_condition
+from qk_lightning.parts.heads.base import check_counts, masked_condition
 from qk_lightning.parts.heads.channels import ChannelHead
 
 
@@ -71,6 +71,7 @@ class SD15(ChannelHead):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_counts(self.hparams)
         from diffusers import UNet2DConditionModel
 
         given = {key: self.hparams[key] for key in self.config_names}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import key_mask, masked_condition
+from qk_lightning.parts.heads.base import check_counts, key_mask, masked_condition
 from qk_lightning.parts.heads.channels import ChannelHead
 
 
@@ -89,8 +89,14 @@ class SD3(ChannelHead):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_counts(self.hparams)
         from diffusers import SD3Transformer2DModel
 
+        if any(layer >= num_layers for layer in dual_attention_layers):
+            raise ValueError(
+                f"dual_attention_layers: {dual_attention_layers}, expected blocks from 0 to "
+                f"{num_layers - 1}."
+            )
         given = {key: self.hparams[key] for key in self.config_names}
         fixed = {
             "sample_size": pos_embed_max_size * patch,
