@@ -1,6 +1,6 @@
 """LoRA: adding adapters to a frozen part, and merging what they learned into its weights.
 
-r = rank; a layer's weight is [out, in].
+r = rank; a layer's weight is [out, in], a convolution's [out, in, height, width].
 """
 
 from __future__ import annotations
@@ -89,9 +89,11 @@ def merge_lora(part: nn.Module, file: Path) -> int:
                 raise ValueError(
                     f"the LoRA updates {layer}, which the part does not have"
                 ) from error
-            if weight.shape != (up.shape[0], down.shape[1]):
-                raise ValueError(f"the LoRA of {layer} is for {(up.shape[0], down.shape[1])}")
-            weight.copy_((weight.float() + scale * up @ down).to(weight.dtype))
+            shape = (up.shape[0], *down.shape[1:])  # of a convolution: [out, in, height, width]
+            if weight.shape != shape:
+                raise ValueError(f"the LoRA of {layer} is for {shape}")
+            update = (up.flatten(1) @ down.flatten(1)).reshape(shape)
+            weight.copy_((weight.float() + scale * update).to(weight.dtype))
             count += 1
     if not count:
         raise ValueError(f"{file} holds no LoRA update")

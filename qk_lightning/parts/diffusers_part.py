@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from qk_lightning.parts.base import (
+    CONFIG_FILE,
     WEIGHT_FILES,
     Part,
     check_architecture,
@@ -22,9 +23,28 @@ from qk_lightning.parts.base import (
     read_weights,
 )
 
+# Which part reads a folder of which class, to say so where another one was asked for it.
+PART_OF = {
+    "FluxTransformer2DModel": "head: {name: flux}",
+    "SanaTransformer2DModel": "head: {name: sana}",
+    "SD3Transformer2DModel": "head: {name: sd3}",
+    "QwenImageTransformer2DModel": "head: {name: qwen_image}",
+    "UNet2DConditionModel": "head: {name: sd15}",
+    "AutoencoderKL": "autoencoder: {name: kl}",
+    "AutoencoderDC": "autoencoder: {name: dc}",
+    "AutoencoderKLQwenImage": "autoencoder: {name: qwen_image}",
+    "AutoencoderTiny": "autoencoder: {name: tiny}",
+}
+PIPELINE_FILE = "model_index.json"
+# Where a config.json says what it is of: diffusers, transformers, this package.
+CLASS_KEYS = ("_class_name", "model_type", "part")
+
 
 class DiffusersPart(Part):
     """A part whose weights are those of one diffusers model, held as `self.model`.
+
+    Where a constructor has a `subfolder`, `path` may name a whole pipeline, and the model is in
+    that folder of it.
 
     Attributes:
         config_names: Constructor argument to the name diffusers' config has for it.
@@ -50,27 +70,28 @@ class DiffusersPart(Part):
             path: As in the constructor; None builds from the arguments.
             given: Constructor argument to its value.
             fixed: Entries of diffusers' config that are not options here.
-            subfolder: Folder inside `path`, such as `vae` in a whole pipeline's.
+            subfolder: Folder of the model in that of `path`.
 
         Returns:
             A diffusers config.
 
         Raises:
-            ValueError: An argument that is not at its default contradicts the folder.
+            ValueError: An argument that is not at its default contradicts the folder; the folder
+                holds another model, or none.
         """
         if path is None:
+            if subfolder is not None:
+                raise ValueError(f"subfolder: {subfolder!r} without a path; set path, or neither.")
             return {**fixed, **{cls.config_names[key]: value for key, value in given.items()}}
-        folder = _find_subfolder(path, subfolder)
+        folder = find_folder(path)
         if folder is None:
             config = model_class.load_config(path, subfolder=subfolder)
         else:
-            config = read_config(folder)
-        name = config.get("_class_name", model_class.__name__)
-        if name != model_class.__name__:
-            raise ValueError(f"path: {path!r} holds a {name}, expected {model_class.__name__}.")
-        config = {key: value for key, value in config.items() if not key.startswith("_")}
-        defaults = dict(_defaults(model_class))
-        found = {key: config.get(n, defaults[n]) for key, n in cls.config_names.items()}
+            config = read_config(_model_folder(folder, subfolder, model_class.__name__))
+        _check_class(config, model_class.__name__, path)
+        said = {key: value for key, value in config.items() if not key.startswith("_")}
+        config = {**_defaults(model_class), **said}
+        found = {key: config[name] for key, name in cls.config_names.items()}
         check_architecture(cls, given, found, path)
         return config
 
@@ -80,8 +101,8 @@ class DiffusersPart(Part):
         Returns:
             The diffusers config, and the constructor arguments that it does not hold.
         """
-        left_out = (*self.config_names, "subfolder")
-        own = {k: v for k, v in super().settings().items() if k not in left_out}
+        held = {*self.config_names, "subfolder"}
+        own = {k: v for k, v in super().settings().items() if k not in held}
         config = {k: v for k, v in self.model.config.items() if not k.startswith("_")}
         return {**own, "config": config}
 
@@ -97,12 +118,11 @@ class DiffusersPart(Part):
         path = self.hparams.get("path")
         if path is None:
             return False
-        subfolder = self.hparams.get("subfolder")
-        folder = _find_subfolder(path, subfolder)
+        folder, subfolder = find_folder(path), self.hparams.get("subfolder")
         if folder is None:
-            load_weights(self.model, self._read_by_diffusers(path, subfolder), origin=path)
+            self._load_from(path, subfolder)
         else:
-            self._load_from(str(folder))
+            self._load_from(str(folder / (subfolder or "")))
         return True
 
     def load_folder(self, folder: Path) -> None:
@@ -116,14 +136,25 @@ class DiffusersPart(Part):
         """
         self._load_from(str(folder))
 
-    def _load_from(self, source: str) -> None:
+    def fit_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Adapt weights that were read to this part; a part may fill in what it alone has.
+
+        Args:
+            state: Name to tensor, as the file has them.
+
+        Returns:
+            Name to tensor, as `self.model` wants them.
+        """
+        return state
+
+    def _load_from(self, source: str, subfolder: str | None = None) -> None:
         if (Path(source) / WEIGHT_FILES[0]).is_file():
             state = read_weights(Path(source))
         else:
-            state = self._read_by_diffusers(source)
-        load_weights(self.model, state, origin=source)
+            state = self._read_by_diffusers(source, subfolder)
+        load_weights(self.model, self.fit_state(state), origin=source)
 
-    def _read_by_diffusers(self, path: str, subfolder: str | None = None) -> dict[str, Tensor]:
+    def _read_by_diffusers(self, path: str, subfolder: str | None) -> dict[str, Tensor]:
         """Read through from_pretrained: it knows shards, the hub, and older names of weights."""
         loaded, info = type(self.model).from_pretrained(
             path, subfolder=subfolder, use_safetensors=True, output_loading_info=True
@@ -144,13 +175,29 @@ class DiffusersPart(Part):
         self.model.save_pretrained(str(folder), safe_serialization=True)
 
 
-def _find_subfolder(path: str, subfolder: str | None) -> Path | None:
-    folder = find_folder(path)
-    return folder / subfolder if folder is not None and subfolder else folder
+def _model_folder(folder: Path, subfolder: str | None, wanted: str) -> Path:
+    """Find the model's own folder; a whole pipeline's is told which of its folders to name."""
+    found = folder / (subfolder or "")
+    if not (found / CONFIG_FILE).is_file() and (folder / PIPELINE_FILE).is_file():
+        inside = [file.parent for file in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+        names = [own.name for own in inside if read_config(own).get("_class_name") == wanted]
+        fix = f"set subfolder: {names[0]}" if names else f"it has no {wanted}; choose another"
+        raise ValueError(f"path: {str(found)!r} is no model, {str(folder)!r} a pipeline; {fix}.")
+    return found
+
+
+def _check_class(config: Mapping[str, Any], wanted: str, path: str) -> None:
+    """See that a config is of the class wanted, else name the part that reads it."""
+    name = next((config[key] for key in CLASS_KEYS if config.get(key)), None)
+    if name != wanted:
+        other = PART_OF.get(str(name))
+        fix = f"write `{other}`, or name another folder" if other else "name another folder"
+        holds = f"a {name}" if name else f"no {CLASS_KEYS[0]} in its {CONFIG_FILE}"
+        raise ValueError(f"path: {path!r} holds {holds}, expected {wanted}; {fix}.")
 
 
 def _defaults(model_class: Any) -> dict[str, Any]:
     import inspect
 
     parameters = inspect.signature(model_class.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.name != "self"}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

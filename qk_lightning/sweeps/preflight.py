@@ -6,13 +6,18 @@ first one trains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.schema import schema_of
+
+if TYPE_CHECKING:
+    from qk_lightning.data.sample import World
+    from qk_lightning.parts.base import Part
 
 CHECK = "qk_lightning.sweeps.preflight:problems_of"
 
@@ -58,19 +63,21 @@ def problems_of(texts: Sequence[tuple[str, str]], here: bool = True) -> list[Pro
         try:
             if here:
                 _check_accelerator(cfg)
-            _check_data(cfg)
-            _check_parts(cfg, parent)
+            world = _check_data(cfg)
+            _check_parts(cfg, parent, world)
         except ConfigError as error:
             found |= {str(problem): problem for problem in error.problems}
     return list(found.values())
 
 
-def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
+def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
     from qk_lightning.assembly.build import families_of
     from qk_lightning.assembly.dry_run import meta_parts
+    from qk_lightning.assembly.fitting import head_problems
     from qk_lightning.assembly.readable import damaged_bases
     from qk_lightning.assembly.trial import connector_problems
     from qk_lightning.systems.base import build_system
+    from qk_lightning.systems.query_kontext import VLM_ALONE
 
     build_system(cfg, [])
     parts = meta_parts(cfg)
@@ -78,18 +85,16 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
     if "connector" in parts:
         problems += connector_problems(parts, cfg.connector.name)
     if parent:
-        ours, theirs = _shapes(cfg), _shapes(parent)
+        ours, theirs = _shapes(cfg, parts), _shapes(parent, parts)
         for family, handover in cfg.from_parent.items():
             if handover != "new" and ours.get(family) != theirs.get(family):
                 problems.append(_unlike_parent(cfg, parent, family))
     stride = getattr(parts.get("autoencoder"), "stride", 1)
-    patch = getattr(parts.get("head"), "patch", 1)
-    unit = stride * patch
-    if cfg.data.world.size % unit:
-        cells = "a latent cell" if patch == 1 else f"{patch} latent cells, the head's patch"
-        expected = f"a multiple of {unit}, the pixels of {cells}"
-        fix = f"set data.world.size={max(unit, cfg.data.world.size // unit * unit)}"
+    if cfg.data.world.size % stride:
+        expected = f"a multiple of {stride}, the pixels of a latent cell"
+        fix = f"set data.world.size={max(stride, cfg.data.world.size // stride * stride)}"
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
+    problems += head_problems(parts, cfg, world, unseen=VLM_ALONE)
     if problems:
         raise ConfigError(problems)
 
@@ -121,29 +126,34 @@ def _check_accelerator(cfg: DictConfig) -> None:
         raise ConfigError(problem) from error
 
 
-def _shapes(cfg: DictConfig) -> dict[str, object]:
+def _shapes(cfg: DictConfig, heirs: Mapping[str, Part]) -> dict[str, object]:
+    """Return shapes by part and name, as they are once the heirs have taken them over."""
     from qk_lightning.assembly.dry_run import meta_parts
 
     plain = cfg.copy()
     plain.trainable = {}  # without LoRA
-    return {
-        family: (cfg[family].name, {name: p.shape for name, p in part.state_dict().items()})
-        for family, part in meta_parts(plain).items()
-    }
+    shapes: dict[str, object] = {}
+    for family, part in meta_parts(plain).items():
+        own = {name: tuple(p.shape) for name, p in part.state_dict().items()}
+        if takes_over := getattr(heirs.get(family), "takes_over", None):
+            own = {name: takes_over(name, shape) for name, shape in own.items()}
+        shapes[family] = (cfg[family].name, own)
+    return shapes
 
 
-def _check_data(cfg: DictConfig) -> None:
+def _check_data(cfg: DictConfig) -> World:
     from qk_lightning.assembly.build import open_world
     from qk_lightning.data.mixture import check_batch_sizes, check_tasks
 
     world = open_world(cfg.data.world)
     if not schema_of("system", cfg.system.name).attributes.get("uses_tasks", True):
-        return
+        return world
     trainer = cfg.trainer
     sizes = (trainer.global_batch_size, cfg.data.groups_per_step, trainer.micro_batch_size)
     problems = [*check_tasks(world, dict(cfg.data.tasks)), *check_batch_sizes(*sizes)]
     if problems:
         raise ConfigError(problems)
+    return world
 
 
 def check(plans: Sequence[StagePlan], here: bool = True) -> None:

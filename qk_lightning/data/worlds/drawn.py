@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,14 +19,14 @@ import numpy as np
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import cache_root
 from qk_lightning.data.disk_cache import image_table
-from qk_lightning.data.sample import TASKS, Progress, Sample, Split, World
+from qk_lightning.data.sample import TASKS, Progress, Roles, Sample, Split, World
 from qk_lightning.data.worlds.asked_question import Question
 
 MAX_SIZE = 4096  # pixels of a side; beyond it one picture fills a machine's memory
 NUM_PHRASINGS = 8  # how often the train split tells of the same images in drawn words
 Kinds = tuple[int, ...]
 Layouts = tuple[Kinds, ...]
-_ROLES: dict[str, tuple[str, ...]] = {
+_ROLES: dict[str, Roles] = {
     "text_to_image": (),
     "reconstruction": ("source",),
     "transformation": ("source",),
@@ -176,6 +177,19 @@ class DrawnWorld(World):
             facts=facts,
             edit_mask=edit_mask,
         )
+
+    def layouts(self, task: str, split: Split) -> Sequence[tuple[Roles, int]]:
+        """The layout of a task; nothing is drawn to know it.
+
+        Args:
+            task: One of `tasks`.
+            split: "train" or "val".
+
+        Returns:
+            The task's roles for all its samples.
+        """
+        num_samples = self.num_samples(task, split)
+        return [(_ROLES[task], num_samples)] if num_samples else []
 
     def qa(self, index: int, split: Split) -> tuple[int | None, str, str]:
         """Draw a question with its answer; see `question`.

@@ -1,37 +1,44 @@
 """The multimodal diffusion transformer of FLUX as a head, in diffusers' implementation.
 
-Not here: positions (positions.py). B batch, C latent channels, h x w latent cells, L condition
-tokens of width Dc, N input pictures, S image tokens.
+Not here: positions (positions.py), tokens (tokens.py). B batch, C latent channels, h x w latent
+cells, L condition tokens of width Dc, N input pictures, S image tokens.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.diffusers_part import DiffusersPart
+from qk_lightning.parts.heads.base import DiffusionHead, check_counts, key_mask, masked_condition
 from qk_lightning.parts.heads.positions import image_positions
+from qk_lightning.parts.heads.tokens import image_sequence, size_of, to_cells
 
 
-class Flux(DiffusersPart):
+class Flux(DiffusionHead):
     """Joint attention over condition, noisy latents and input pictures, all as tokens.
+
+    Pictures enter as tokens: any number, of any size. The model's time runs from 0 to 1, as
+    sigma. Of its text inputs only the token sequence is used: the pooled text vector is zero, and
+    all condition tokens stand at position (0, 0, 0), as FLUX.1's. The guidance embedding of a
+    guidance-distilled model (FLUX.1-dev, Kontext-dev) is fed the constant `guidance_embed`.
 
     Args:
         path: Folder, `builtin:` name or hub id of a diffusers FluxTransformer2DModel; its
             config.json then decides the architecture.
+        subfolder: The model's folder in `path`, where that is a whole pipeline: `transformer`.
         num_layers: Blocks with two streams (condition and image).
         num_single_layers: Blocks with one stream.
         attention_head_dim: Width of an attention head.
         num_attention_heads: Attention heads; the head's width is their product.
         axes_dims_rope: Rotary channels for (index, row, column); they sum to attention_head_dim.
         condition_size: Width of the condition, Dc.
-        positions: shifted tells source and references apart by place; shared puts all pictures
-            on the target's grid.
+        positions: shifted tells source and references apart by place, axis pictures by the number
+            on the first axis (as FLUX.1 Kontext); shared puts all pictures on the target's grid.
         patch: Side of the square of latent cells that makes one token (FLUX.1 has 2).
+        guidance_embed: What a guidance-distilled model is told; 1 is no guidance. No effect on
+            others.
         gradient_checkpointing: Recompute the blocks in the backward pass.
         latent_channels: Channels of a latent cell, C.
 
@@ -64,30 +71,35 @@ class Flux(DiffusersPart):
         self,
         *,
         path: str | None = None,
+        subfolder: str | None = None,
         num_layers: int = 2,
         num_single_layers: int = 2,
         attention_head_dim: int = 32,
         num_attention_heads: int = 4,
         axes_dims_rope: list[int] = [8, 12, 12],  # noqa: B006 (read, never written)
         condition_size: int = 128,
-        positions: Literal["shifted", "shared"] = "shifted",
+        positions: Literal["shifted", "shared", "axis"] = "shifted",
         patch: int = 1,
+        guidance_embed: float = 1.0,
         gradient_checkpointing: bool = False,
         latent_channels: int,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_counts(self.hparams)
         from diffusers import FluxTransformer2DModel
 
         in_channels = latent_channels * patch**2
         given = {key: self.hparams[key] for key in self.config_names}
         # The pooled text input is always zero here, so a fresh head keeps it as small as it goes.
         fixed = {"in_channels": in_channels, "pooled_projection_dim": 1, "guidance_embeds": False}
-        config = self.read_architecture(FluxTransformer2DModel, path, given, fixed)
+        config = self.read_architecture(FluxTransformer2DModel, path, given, fixed, subfolder)
         _check(config, in_channels, latent_channels, patch)
         self.model = FluxTransformer2DModel.from_config(config)
         self.condition_size: int = self.model.config.joint_attention_dim
-        self.positions, self.patch, self.latent_channels = positions, patch, latent_channels
+        self.positions, self.latent_channels = positions, latent_channels
+        self.patch = self.cell_multiple = patch
+        self.guidance_embed = guidance_embed
         if gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
 
@@ -122,66 +134,42 @@ class Flux(DiffusersPart):
             velocity [B, C, h, w] in the dtype of `noisy_latents`.
 
         Raises:
-            ValueError: As many roles as pictures are needed; see also `image_positions`.
+            ValueError: As many roles as pictures are needed, and sides that are multiples of the
+                patch; see also `image_positions`.
         """
-        dtype = weights_dtype(self.model)
+        dtype, size = weights_dtype(self.model), size_of(noisy_latents, self.patch)
         tokens, ids = self._image_tokens(noisy_latents, image_latents, roles)
-        tokens, condition = tokens.to(dtype), condition.to(dtype)
-        condition, condition_mask = _at_least_one(condition, condition_mask)
-        pooled_size = self.model.config.pooled_projection_dim
+        tokens = tokens.to(dtype)
+        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
+        config = self.model.config
+        guidance = tokens.new_full((len(tokens),), self.guidance_embed)
         output = self.model(
             hidden_states=tokens,
-            encoder_hidden_states=condition.masked_fill(~condition_mask[..., None], 0.0),
-            pooled_projections=tokens.new_zeros(len(tokens), pooled_size),
+            encoder_hidden_states=condition,
+            pooled_projections=tokens.new_zeros(len(tokens), config.pooled_projection_dim),
             timestep=sigma.to(dtype),
+            guidance=guidance if config.guidance_embeds else None,
             img_ids=ids,
             txt_ids=ids.new_zeros(condition.shape[1], 3),
-            joint_attention_kwargs={"attention_mask": _key_mask(condition_mask, tokens.shape[1])},
+            joint_attention_kwargs={
+                "attention_mask": key_mask(condition_mask, num_after=tokens.shape[1])
+            },
             return_dict=False,
         )[0]
-        size = self._size(noisy_latents)
-        velocity = self._to_cells(output[:, : size[0] * size[1]], size)
+        velocity = to_cells(output[:, : size[0] * size[1]], size, self.patch)
         return velocity.to(noisy_latents.dtype)
 
     def _image_tokens(
         self, noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...]
     ) -> tuple[Tensor, Tensor]:
         """Line up the target's tokens, then each input picture's, with their positions."""
-        num_images = 0 if image_latents is None else image_latents.shape[1]
-        if num_images != len(roles):
-            raise ValueError(f"roles: {roles} for {num_images} input pictures; give one for each.")
-        tokens, size = self._to_tokens(noisy_latents), self._size(noisy_latents)
-        if not num_images:
-            return tokens, image_positions(size, size, (), self.positions).to(tokens.device)
-        pictures = self._to_tokens(image_latents.flatten(0, 1))
-        pictures = pictures.unflatten(0, (-1, num_images)).flatten(1, 2)
-        ids = image_positions(size, self._size(image_latents), tuple(roles), self.positions)
-        return torch.cat([tokens, pictures], dim=1), ids.to(tokens.device)
-
-    def _size(self, latents: Tensor) -> tuple[int, int]:
-        return latents.shape[-2] // self.patch, latents.shape[-1] // self.patch
-
-    def _to_tokens(self, latents: Tensor) -> Tensor:
-        return functional.pixel_unshuffle(latents, self.patch).flatten(2).transpose(1, 2)
-
-    def _to_cells(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, size), self.patch)
-
-
-def _at_least_one(condition: Tensor, condition_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Give an empty condition one masked token: not every attention kernel takes none."""
-    if condition.shape[1]:
-        return condition, condition_mask
-    return functional.pad(condition, (0, 0, 0, 1)), functional.pad(
-        condition_mask, (0, 1), value=False
-    )
-
-
-def _key_mask(condition_mask: Tensor, num_image_tokens: int) -> Tensor | None:
-    """Mask padding as keys in both kinds of blocks: [B, 1, 1, L + S], None where there is none."""
-    if bool(condition_mask.all()):
-        return None
-    return functional.pad(condition_mask, (0, num_image_tokens), value=True)[:, None, None]
+        self.check_size(noisy_latents, "noisy_latents")
+        if image_latents is not None:
+            self.check_size(image_latents, "image_latents")
+        size = size_of(noisy_latents, self.patch)
+        tokens, image_size = image_sequence(noisy_latents, image_latents, roles, self.patch)
+        ids = image_positions(size, image_size, tuple(roles), self.positions)
+        return tokens, ids.to(tokens.device)
 
 
 def _check(config: dict, in_channels: int, latent_channels: int, patch: int) -> None:
@@ -190,11 +178,6 @@ def _check(config: dict, in_channels: int, latent_channels: int, patch: int) -> 
         problems.append(
             f"path: its model reads {config['in_channels']} channels a token, the autoencoder "
             f"gives {latent_channels} x patch {patch}^2 = {in_channels}; change patch or either"
-        )
-    if config.get("guidance_embeds"):
-        problems.append(
-            "path: a guidance-distilled model (guidance_embeds) has no place for the guidance of "
-            "this kit; take one without, such as FLUX.1-schnell"
         )
     axes = list(config["axes_dims_rope"])
     if len(axes) != 3 or sum(axes) != config["attention_head_dim"] or any(a % 2 for a in axes):
