@@ -122,7 +122,7 @@ def wired_sizes(parts: Mapping[str, Part]) -> dict[str, int]:
         parts: the parts built so far, by family.
 
     Returns:
-        `hidden_size`, `num_layers`, `latent_channels`, `input_size`, `output_size`, as far as known.
+        Sizes by the name of the wired argument, as far as known.
     """
     sizes: dict[str, int] = {}
     if "vlm" in parts:

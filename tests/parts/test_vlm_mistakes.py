@@ -94,7 +94,10 @@ def test_tiles_equal_the_image_processors(open_vlm, folders, size):
 
 def test_padding_at_the_right_is_refused(open_vlm):
     inputs = open_vlm("causal_lm").prepare(["a red hat", "a"])
-    flipped = {"input_ids": inputs.input_ids.flip(1), "attention_mask": inputs.attention_mask.flip(1)}
+    flipped = {
+        "input_ids": inputs.input_ids.flip(1),
+        "attention_mask": inputs.attention_mask.flip(1),
+    }
     with pytest.raises(ValueError, match=r"padding at the left alone.*vlm\.prepare"):
         replace(inputs, **flipped)
     gap = inputs.attention_mask.clone()

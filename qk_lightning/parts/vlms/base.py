@@ -15,7 +15,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qk_lightning.parts.vlms import language, passes
 from qk_lightning.parts.vlms.inputs import (

@@ -16,7 +16,7 @@ _PROMPT = "HERE THE PROMPT"  # where the template puts it; no special token, no 
 
 
 class CausalLM(VLMPart):
-    """A checkpoint of transformers' AutoModelForCausalLM that reads text alone.
+    r"""A checkpoint of transformers' AutoModelForCausalLM that reads text alone.
 
     A prompt stands in the tokenizer's chat template, with the system turn that it brings along; a
     tokenizer without one gives `<start of text> prompt \\n`. Positions are places in the row. A

@@ -66,9 +66,7 @@ class PretrainedPart(Part):
         Raises:
             ValueError: A checkpoint of another model, or a folder that is not a whole one.
         """
-        return checkpoint.read_config(
-            self.source, self.model_type, reads_images=self.reads_images
-        )
+        return checkpoint.read_config(self.source, self.model_type, reads_images=self.reads_images)
 
     def shard_units(self) -> list[nn.Module]:
         """Blocks of the vision tower, then of the language model."""

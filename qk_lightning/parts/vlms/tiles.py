@@ -119,7 +119,9 @@ def any_resolution(images: Tensor, settings: TileSettings) -> Tensor:
     height, width = images.shape[-2:]
     goal = select_best_resolution((height, width), list(settings.resolutions))
     scale = min(goal[0] / height, goal[1] / width)
-    size = tuple(min(math.ceil(n * scale), most) for n, most in zip((height, width), goal, strict=True))
+    size = tuple(
+        min(math.ceil(n * scale), most) for n, most in zip((height, width), goal, strict=True)
+    )
     top, left = (goal[0] - size[0]) // 2, (goal[1] - size[1]) // 2
     around = (left, goal[1] - size[1] - left, top, goal[0] - size[0] - top)
     framed = F.pad(resize(images, size), around, value=-1.0)
