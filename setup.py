@@ -46,6 +46,7 @@ setup(
         "argcomplete>=3.5",
     ],
     extras_require={
+        "gguf": ["gguf>=0.10"],  # language models in GGUF files; see parts/vlms/from_gguf.py
         "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,

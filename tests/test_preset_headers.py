@@ -31,6 +31,7 @@ def test_a_header_says_what_it_is_how_to_run_it_and_what_was_measured(
 ) -> None:
     monkeypatch.chdir(root)
     (root / "my.jsonl").write_text("")
+    (root / "smollm2").mkdir()  # which its header says how to make
     text = header(preset)
     assert not text.splitlines()[0].startswith("  "), "the first line says what it is"
     said = [re.sub(r" {2,}\(.*", "", line) for line in re.findall(r"^  (qk .*)$", text, re.M)]

@@ -122,11 +122,12 @@ def wired_sizes(parts: Mapping[str, Part]) -> dict[str, int]:
         parts: the parts built so far, by family.
 
     Returns:
-        `hidden_size`, `latent_channels`, `input_size`, `output_size`, as far as known.
+        Sizes by the name of the wired argument, as far as known.
     """
     sizes: dict[str, int] = {}
     if "vlm" in parts:
         sizes["hidden_size"] = sizes["input_size"] = parts["vlm"].hidden_size
+        sizes["num_layers"] = parts["vlm"].num_layers
     if "autoencoder" in parts:
         sizes["latent_channels"] = parts["autoencoder"].latent_channels
     if "head" in parts:

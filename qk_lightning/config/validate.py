@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qk_lightning.config.contradictions import contradictions
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.paths import list_suites
@@ -118,6 +119,8 @@ class _Checker:
         checked["trainable"] = self._trainable(values.get("trainable"), families)
         checked["from_parent"] = self._from_parent(values, families)
         self._ranges(checked, families)
+        for problem in contradictions(checked):
+            self._add(problem.key, problem.value, problem.expected, problem.fix)
         return checked
 
     def _add(self, key: str, value: object, expected: str, fix: str = "") -> None:

@@ -14,7 +14,7 @@ from qk_lightning.data.collate import to_unit
 from qk_lightning.data.sample import World
 from qk_lightning.data.worlds.asked_question import LONG, Question
 from qk_lightning.evaluation.understanding import score_understanding
-from qk_lightning.parts.vlms.qwen2_5_vl import Qwen25VL
+from qk_lightning.parts.vlms.base import VLMPart
 from qk_lightning.systems.understanding import Understanding
 
 MAX_ANSWER_TOKENS = 8  # of a short answer, such as "bottom right"
@@ -46,7 +46,7 @@ def score_vlm(
 
 @torch.no_grad()
 def answers_of(
-    vlm: Qwen25VL, world: World, questions: Sequence[Question], batch_size: int = 64
+    vlm: VLMPart, world: World, questions: Sequence[Question], batch_size: int = 64
 ) -> list[str]:
     """Answer questions greedily, those alike together.
 

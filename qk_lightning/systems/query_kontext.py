@@ -10,6 +10,7 @@ C x h x w latents.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -110,7 +111,7 @@ class QueryKontext(System):
         """Build the parts; queries do not learn where nothing reads them."""
         super().configure_model()
         if self.context == "text":
-            self.queries.requires_grad_(False)
+            self.queries.freeze_tokens()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective's loss of one micro-batch."""
@@ -193,13 +194,17 @@ class QueryKontext(System):
             The condition, in the order [text, kontext].
         """
         inputs = self.vlm.prepare(batch.prompts, batch.images)
-        queries = None if self.context == "text" else self.queries(batch.batch_size)
-        read = self.vlm(inputs, queries)
+        context = self.context if self.queries.num_queries else "text"
+        # What noisy queries draw: new numbers each step, the same ones whenever it is drawn.
+        seed, purpose = (self.seed, "queries") if self.training else (0, "val/queries")
+        noise = partial(normal, seed, purpose, batch.index)
+        queries = None if context == "text" else self.queries(batch.batch_size, noise)
+        read = self.queries.combine(self.vlm(inputs, queries, layers=self.queries.layers))
         states, masks = [], []
-        if self.context != "queries":
+        if context != "queries":
             states.append(read.text_states)
             masks.append(read.text_mask)
-        if self.context != "text":
+        if context != "text":
             states.append(read.kontext)
             masks.append(read.kontext.new_ones(read.kontext.shape[:2], dtype=torch.bool))
         mask = torch.cat(masks, 1)

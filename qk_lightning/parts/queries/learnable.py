@@ -1,6 +1,6 @@
 """Learnable query tokens.
 
-B batch, K queries, D hidden width of the VLM.
+B batch, K queries, D hidden width of the VLM, L its layers.
 """
 
 from __future__ import annotations
@@ -8,38 +8,48 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qk_lightning.parts.base import Part
+from qk_lightning.parts.queries.reading import Noise, QueriesPart, check_count
 
 
-class Learnable(Part):
+class Learnable(QueriesPart):
     """K learnt vectors that enter the VLM after the prompt; its states there are the kontext.
 
     Args:
         num_queries: Number of queries, K.
         init_std: Standard deviation of the normal initialisation.
+        layer: Where prompt and queries are read: `last`, an index of transformers' hidden_states
+            (0 to L or negative), or `mix`, a learned weighted mean of all.
         hidden_size: Width of the VLM, D.
+        num_layers: Layers of the VLM, L.
 
     Source: MetaQuery, arXiv 2504.06256, sec. 3; Query-Kontext, arXiv 2509.26641.
     """
 
     version = 1
-    wired = ("hidden_size",)
+    wired = ("hidden_size", "num_layers")
 
-    def __init__(self, *, num_queries: int = 64, init_std: float = 0.02, hidden_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_queries: int = 64,
+        init_std: float = 0.02,
+        layer: str = "last",
+        hidden_size: int,
+        num_layers: int | None = None,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if num_queries < 1:
-            raise ValueError(
-                f"num_queries: {num_queries}, expected 1 or more; for none set system.context=text."
-            )
+        check_count(num_queries)
         self.num_queries = num_queries
         self.table = nn.Parameter(torch.randn(num_queries, hidden_size) * init_std)
+        self.read_at(layer, num_layers)
 
-    def forward(self, batch_size: int) -> Tensor:
+    def forward(self, batch_size: int, noise: Noise | None = None) -> Tensor:
         """Repeat the queries for a batch.
 
         Args:
             batch_size: B.
+            noise: Not used.
 
         Returns:
             Queries [B, K, D]; a copy, since a view of a sharded parameter must not leave a part.

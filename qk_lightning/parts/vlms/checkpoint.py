@@ -6,6 +6,7 @@ part that owns the model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from qk_lightning.parts.base import WEIGHT_FILES, is_meta, not_finite
 from qk_lightning.parts.base import read_config as read_json
 
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 PREPROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"  # where transformers 5 writes the same settings
+PARTS = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl")  # named as their model_type
 
 
 def holds_weights(folder: Path) -> bool:
@@ -46,12 +49,13 @@ def holds_weights(folder: Path) -> bool:
     return False
 
 
-def read_config(source: str, model_type: str) -> Any:
+def read_config(source: str, model_type: str, *, reads_images: bool = True) -> Any:
     """Read a checkpoint's config.json: all sizes, no weights.
 
     Args:
         source: Folder or hub id.
-        model_type: The one that the part is for.
+        model_type: The one that the part is for; "" for any language model.
+        reads_images: Whether the image settings must be there.
 
     Returns:
         A transformers configuration.
@@ -65,22 +69,50 @@ def read_config(source: str, model_type: str) -> Any:
     if folder.is_dir():
         read_json(folder)  # says what is wrong with it
     config = AutoConfig.from_pretrained(source)
-    if config.model_type != model_type:
+    fits = config.model_type == model_type if model_type else _is_causal_lm(config)
+    if not fits:
+        wanted = f"a {model_type!r}" if model_type else "a causal language model"
+        part = part_for(config)
+        fix = f"use vlm={part} for it" if part else "or another vlm"
         raise ValueError(
-            f"vlm.path: {source!r} holds a {config.model_type!r}; expected a {model_type!r}. "
-            "Choose another checkpoint, or another vlm."
+            f"vlm.path: {source!r} holds a {config.model_type!r}; expected {wanted}. "
+            f"Choose another checkpoint, {fix}."
         )
     if folder.is_dir():
-        _check_companions(folder)
+        _check_companions(folder, reads_images)
     return config
 
 
-def _check_companions(folder: Path) -> None:
+def part_for(config: Any) -> str:
+    """Name the part that reads a checkpoint.
+
+    Args:
+        config: Of AutoConfig.
+
+    Returns:
+        The name in YAML, or "" where no part reads it.
+    """
+    if config.model_type in PARTS:
+        return config.model_type
+    return "causal_lm" if _is_causal_lm(config) else ""
+
+
+def _is_causal_lm(config: Any) -> bool:
+    """Say whether a checkpoint is a language model that reads text alone, from left to right."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    # An encoder such as BERT has such a class too, which its checkpoints are not of.
+    return name is not None and name in (config.architectures or [name])
+
+
+def _check_companions(folder: Path, reads_images: bool) -> None:
     """See that the files are there that the first prompt and the first picture need."""
     problems = []
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         problems.append(f"a tokenizer ({' or '.join(TOKENIZER_FILES)})")
-    if not (folder / PREPROCESSOR_FILE).is_file():
+    settings = (PREPROCESSOR_FILE, PROCESSOR_FILE)
+    if reads_images and not any((folder / name).is_file() for name in settings):
         problems.append(PREPROCESSOR_FILE)
     if problems:
         raise ValueError(
@@ -89,24 +121,26 @@ def _check_companions(folder: Path) -> None:
         )
 
 
-def build(config: Any, *, initialise: bool, **options: Any) -> nn.Module:
+def build(config: Any, auto_class: str, *, initialise: bool, **options: Any) -> nn.Module:
     """Build the model that a configuration names.
 
     Args:
         config: Of AutoConfig.
+        auto_class: The class of transformers that builds it.
         initialise: Draw random weights; otherwise they are allocated only, to be loaded.
         **options: dtype and attn_implementation.
 
     Returns:
         The model, on the meta device where that is torch's default device.
     """
-    from transformers import AutoModelForImageTextToText
+    import transformers
 
+    builder = getattr(transformers, auto_class)
     device = torch.get_default_device()
     if initialise or device == torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config, **options)
+        return builder.from_config(config, **options)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, **options)
+        model = builder.from_config(config, **options)
     return model.to_empty(device=device)
 
 
@@ -141,13 +175,13 @@ def load(model: nn.Module, source: str, **options: Any) -> nn.Module:
     return loaded.to("cpu" if is_meta(model) else next(model.parameters()).device)
 
 
-def save(model: nn.Module, tokenizer: Any, source: str, folder: Path) -> None:
+def save(model: nn.Module, tokenizer: Any, source: str | None, folder: Path) -> None:
     """Write a checkpoint that `load` reads: model, tokenizer, preprocessor_config.json.
 
     Args:
         model: The VLM, with LoRA merged.
         tokenizer: Of the VLM.
-        source: Where preprocessor_config.json is taken from.
+        source: Where preprocessor_config.json is taken from; None where there is none.
         folder: Created if missing.
 
     Raises:
@@ -155,15 +189,16 @@ def save(model: nn.Module, tokenizer: Any, source: str, folder: Path) -> None:
     """
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("vlm: LoRA is not merged; merge it before export.")
-    text = read_text(source, PREPROCESSOR_FILE)
+    text = None if source is None else read_preprocessor(source)
     with no_progress_bar():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (Path(folder) / PREPROCESSOR_FILE).write_text(text)
+    if text is not None:
+        (Path(folder) / PREPROCESSOR_FILE).write_text(text)
 
 
 def restore(model: nn.Module) -> None:
-    """Make whole what no file holds: RoPE tables, always float32, and tied weights.
+    """Make whole what no file holds: tables such as RoPE's, always float32, and tied weights.
 
     `to_empty` leaves tables undefined and weights apart; `half()` and `to(torch.bfloat16)`, and so
     Lightning's bf16-true, would round the tables and shift every position.
@@ -171,18 +206,46 @@ def restore(model: nn.Module) -> None:
     Args:
         model: Left alone while it is on the meta device.
     """
-    embedding = model.get_input_embeddings()
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embedding.weight.is_meta:
         return
-    if model.config.tie_word_embeddings and model.lm_head.weight is not embedding.weight:
-        model.lm_head.weight = embedding.weight
-    for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            for name, buffer in list(module.named_buffers(recurse=False)):
+    if model.config.tie_word_embeddings and head.weight is not embedding.weight:
+        head.weight = embedding.weight
+    for owner, module in _holders_of_tables(model):
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if name in module._non_persistent_buffers_set:
+                dtype = torch.float32 if buffer.is_floating_point() else buffer.dtype
                 module._buffers[name] = torch.empty_like(
-                    buffer, dtype=torch.float32, device=embedding.weight.device
+                    buffer, dtype=dtype, device=embedding.weight.device
                 )
-            model._init_weights(module)
+        with _weights_kept(module):
+            owner._init_weights(module)
+
+
+def _holders_of_tables(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """List modules with buffers that are not saved, each with the model whose part it is."""
+    from transformers import PreTrainedModel
+
+    stack = [(model, model)]
+    while stack:
+        owner, module = stack.pop()
+        if module._non_persistent_buffers_set:
+            yield owner, module
+        for child in module.children():
+            stack.append((child if isinstance(child, PreTrainedModel) else owner, child))
+
+
+@contextmanager
+def _weights_kept(module: nn.Module) -> Iterator[None]:
+    """Mark weights as loaded: transformers' initialisation leaves those alone."""
+    weights = [p for p in module.parameters() if not getattr(p, "_is_hf_initialized", False)]
+    for weight in weights:
+        weight._is_hf_initialized = True
+    try:
+        yield
+    finally:
+        for weight in weights:
+            del weight._is_hf_initialized
 
 
 def recompute_layers(model: nn.Module) -> None:
@@ -215,6 +278,25 @@ def read_text(source: str, name: str) -> str:
     from transformers.utils import cached_file
 
     return Path(cached_file(source, name)).read_text()
+
+
+def read_preprocessor(source: str) -> str:
+    """Read what a checkpoint says about images.
+
+    Args:
+        source: Folder or hub id.
+
+    Returns:
+        The text of preprocessor_config.json, or the same part of processor_config.json.
+
+    Raises:
+        OSError: The checkpoint has neither.
+    """
+    try:
+        return read_text(source, PREPROCESSOR_FILE)
+    except OSError:
+        whole = json.loads(read_text(source, PROCESSOR_FILE))
+        return json.dumps(whole["image_processor"])
 
 
 @contextmanager

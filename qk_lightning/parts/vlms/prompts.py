@@ -1,111 +1,107 @@
-"""Prompts and images become the inputs of the VLM: chat layout, padding, positions.
+"""Prompts become the token ids of a chat: layout, padding, and where the prompt stands.
 
-Not here: pixels (`patches.py`) and the model (`passes.py`).
+Not here: pixels (`patches.py`, `tiles.py`), positions (the VLMs' own files).
 Shapes: B samples; N images of each; S prefix positions, padded on the left.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-
-from qk_lightning.parts.vlms.inputs import VLMInputs
-from qk_lightning.parts.vlms.passes import prefix_positions
-from qk_lightning.parts.vlms.patches import PatchSettings, patchify, tokens_of
-
-USER = "<|im_start|>user\n"
-ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
-VISION_START, VISION_END, IMAGE = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
-END = "<|im_end|>"
+from torch import Tensor
 
 
-def make_inputs(
-    model: nn.Module,
-    tokenizer: Any,
-    settings: PatchSettings,
-    prompts: list[str],
-    images: Tensor | None,
-    max_tokens: int,
-) -> VLMInputs:
-    """Turn prompts and images into the prefix that the VLM reads.
+@dataclass(frozen=True)
+class ChatLayout:
+    """A VLM's chat template for one question, without a system turn that it does not need.
+
+    `user` + N x (`image_start` + `image` x tokens + `image_end`) + `before_prompt` + prompt +
+    `assistant`; an answer ends with `end`.
 
     Args:
-        model: The VLM, for its positions.
-        tokenizer: Of the VLM.
-        settings: Of the VLM's images.
-        prompts: B texts; an empty one is allowed.
-        images: [B, N, 3, H, W] in [-1, 1], or None.
-        max_tokens: Longer prompts are cut.
-
-    Returns:
-        Inputs; the pixels where the images were, the rest on the CPU.
-
-    Raises:
-        ValueError: Another number of images than of prompts.
+        user: What opens the user's turn.
+        assistant: What closes it and opens the assistant's.
+        end: The token that ends an answer.
+        image: The token that stands for a piece of an image; "" for a model without eyes.
+        image_start: Before an image.
+        image_end: After an image.
+        before_prompt: Between the images and the prompt, also where there is no image.
     """
-    num_images = 0 if images is None else images.shape[1]
-    pixels, grids, image_tokens = None, None, 0
-    if num_images:
-        if len(images) != len(prompts):
-            raise ValueError(
-                f"images: {len(images)} rows, expected one for each of {len(prompts)} prompts; "
-                "pass [B, N, 3, H, W]."
-            )
-        pixels, grid = patchify(images.flatten(0, 1), settings)
-        grids = torch.tensor([grid] * (len(prompts) * num_images))
-        image_tokens = tokens_of(grid, settings)
-    ids, mask, lengths, tail = encode_prompts(
-        tokenizer,
-        prompts,
-        num_images=num_images,
-        image_tokens=image_tokens,
-        max_tokens=max_tokens,
-    )
-    num_cut = int((lengths > max_tokens).sum())
-    lengths = lengths.clamp(max=max_tokens)
-    stop = ids.shape[1] - tail
-    column = torch.arange(ids.shape[1])
-    return VLMInputs(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=prefix_positions(model, ids, mask, grids),
-        prompt_mask=(column < stop) & (column >= stop - lengths[:, None]),
-        prompt_columns=(stop - max(1, int(lengths.max())), stop),
-        pixel_values=pixels,
-        image_grid_thw=grids,
-        num_cut=num_cut,
-    )
+
+    user: str
+    assistant: str
+    end: str
+    image: str = ""
+    image_start: str = ""
+    image_end: str = ""
+    before_prompt: str = ""
+
+
+class Encoded(NamedTuple):
+    """Prompts as token ids.
+
+    Args:
+        input_ids: [B, S] padded on the left.
+        attention_mask: [B, S], 0 on the padding.
+        prompt_mask: [B, S] bool, True on the prompts' own tokens.
+        prompt_columns: First and last + 1 column that holds a prompt token of any sample.
+        num_cut: Prompts that were longer than the limit.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    prompt_mask: Tensor
+    prompt_columns: tuple[int, int]
+    num_cut: int
 
 
 def encode_prompts(
-    tokenizer: Any, prompts: list[str], *, num_images: int, image_tokens: int, max_tokens: int
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    r"""Turn prompts into the token ids of a chat up to the assistant's turn.
+    tokenizer: Any,
+    layout: ChatLayout,
+    prompts: list[str],
+    *,
+    num_images: int,
+    image_tokens: int,
+    max_tokens: int,
+) -> Encoded:
+    """Turn prompts into the token ids of a chat up to the assistant's turn.
 
-    `<|im_start|>user\n` + num_images x (`<|vision_start|><|image_pad|>..<|vision_end|>`) + prompt
-    + `<|im_end|>\n<|im_start|>assistant\n`. The pieces are encoded apart, so that the prompt's
-    tokens are known exactly, and a prompt that spells a special token is plain text.
+    The pieces are encoded apart, so that the prompt's tokens are known exactly, and a prompt that
+    spells a special token is plain text.
 
     Args:
         tokenizer: Of the VLM.
+        layout: Of its chat.
         prompts: B texts; an empty one is allowed.
         num_images: Images in front of each prompt.
         image_tokens: Tokens of an image.
         max_tokens: Longer prompts are cut.
 
     Returns:
-        ids [B, S] padded on the left, attention mask [B, S], the prompts' full lengths [B] in
-        tokens, and the number of tokens after each prompt.
+        The prompts as ids.
     """
-    image = f"{VISION_START}{IMAGE * image_tokens}{VISION_END}"
-    head = tokenizer.encode(USER + image * num_images, add_special_tokens=False)
-    tail = tokenizer.encode(ASSISTANT, add_special_tokens=False)
+    image = f"{layout.image_start}{layout.image * image_tokens}{layout.image_end}"
+    before = layout.user + image * num_images + layout.before_prompt
+    head = tokenizer.encode(before, add_special_tokens=False)
+    tail = tokenizer.encode(layout.assistant, add_special_tokens=False)
     encoded = encode_plain(tokenizer, prompts)
     rows = [head + row[:max_tokens] + tail for row in encoded]
-    ids, mask = pad(rows, tokenizer.pad_token_id, side="left")
-    return ids, mask, torch.tensor([len(row) for row in encoded]), len(tail)
+    ids, mask = pad(rows, _padding(tokenizer), side="left")
+    lengths = torch.tensor([len(row) for row in encoded])
+    num_cut = int((lengths > max_tokens).sum())
+    lengths = lengths.clamp(max=max_tokens)
+    stop = ids.shape[1] - len(tail)
+    column = torch.arange(ids.shape[1])
+    is_prompt = (column < stop) & (column >= stop - lengths[:, None])
+    return Encoded(ids, mask, is_prompt, (stop - max(1, int(lengths.max())), stop), num_cut)
+
+
+def _padding(tokenizer: Any) -> int:
+    """Return the id of the padding; it is masked, so any will do where a model has none."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(number for number in known if number is not None)
 
 
 def encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
