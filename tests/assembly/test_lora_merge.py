@@ -96,9 +96,9 @@ def test_a_lora_for_another_width_is_refused_before_a_stage_starts(tmp_path, tin
     ("override", "key", "fix"),
     [
         ("trainable.conector=full", "trainable.conector", "did you mean 'connector'"),
-        ("trainable.vlm.lora.targets=[q_proj, typo]", "typo", "it has: ['down_proj'"),
+        ("trainable.vlm.lora.targets=[q_proj, typo]", "typo", "'q_proj'"),
         ("trainable.connector={lora: {rank: 2}}", "connector.lora.targets", "none of its own"),
-        ("queries=random", "trainable.queries", "trainable.queries=frozen"),
+        ("queries={name: random}", "trainable.queries", "trainable.queries=frozen"),
         ("from_parent.hed=load", "from_parent.hed", "did you mean 'head'"),
     ],
 )

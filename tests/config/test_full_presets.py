@@ -140,9 +140,9 @@ def test_it_composes_with_data_of_yours_and_names_the_key_without(name: str, dat
 
 def test_an_empty_path_to_the_data_is_named(root: Path, capsys: pytest.CaptureFixture) -> None:
     name = "full/query_kontext/stage1"
-    assert main(["fit", name, "data.world.path=nowhere.jsonl", "--plan"]) == 2
+    assert main(["fit", name, "data.world.path=./nowhere.jsonl", "--plan"]) == 2
     said = capsys.readouterr().err
-    assert "data.world.path = 'nowhere.jsonl'" in said and "Traceback" not in said
+    assert "data.world.path = './nowhere.jsonl'" in said and "Traceback" not in said
 
 
 def test_the_chain_is_that_of_the_paper(data: str) -> None:
