@@ -1,7 +1,7 @@
 """Tiny checkpoints with random weights, as transformers and diffusers save them: one a family.
 
-`VLMS` and `HEADS` are the one place where parts are listed by hand: how to make a checkpoint of a
-family is known to nobody else. Not here: what is done with them (triples.py).
+`HEADS` is the one place where heads are listed by hand: how to make a checkpoint of a family is
+known to nobody else. Not here: the VLMs' (tiny_vlms.py), what is done with them (triples.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-VLM_WIDTH = 32  # of every tiny VLM
+from qk_lightning.bench.tiny_vlms import KNOWN, make_tiny_vlm
+
 CONDITION_WIDTH = 24  # of every tiny head, where nobody asks for another
 PATCH = 2  # of the codec `pixels`: 12 channels a latent cell
 CHANNELS = 3 * PATCH**2
@@ -43,13 +44,9 @@ def make_vlm(name: str, folder: Path) -> dict[str, Any] | None:
     Returns:
         Its options; None where no recipe is known.
     """
-    recipe = VLMS.get(name)
-    if recipe is None:
+    if name not in KNOWN:
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        recipe(folder)
-    return {"name": name, "path": str(folder)}
+    return {"name": name, "path": str(make_tiny_vlm(name, folder))}
 
 
 def make_head(name: str, folder: Path, condition_width: int) -> TinyHead | None:
@@ -70,20 +67,6 @@ def make_head(name: str, folder: Path, condition_width: int) -> TinyHead | None:
         torch.manual_seed(0)
         recipe(condition_width).save_pretrained(str(folder))
     return TinyHead({"name": name, "path": str(folder), **tiny.options}, tiny.objective)
-
-
-def _qwen2_5_vl(folder: Path) -> None:
-    from qk_lightning.parts.vlms.small import make_small_vlm
-
-    make_small_vlm(
-        folder,
-        TEXTS,
-        hidden_size=VLM_WIDTH,
-        num_layers=1,
-        vocab_size=300,
-        vision_hidden=32,
-        vision_layers=1,
-    )
 
 
 def _flux(condition_width: int) -> Any:
@@ -171,7 +154,6 @@ def _sd15(condition_width: int) -> Any:
     )
 
 
-VLMS: dict[str, Callable[[Path], None]] = {"qwen2_5_vl": _qwen2_5_vl}
 HEADS: dict[str, tuple[Callable[[int], Any], TinyHead]] = {
     "flux": (_flux, TinyHead()),
     "sana": (_sana, TinyHead({"num_image_slots": 1})),

@@ -21,11 +21,11 @@ from qk_lightning.bench.tiny import (
     CONDITION_WIDTH,
     PATCH,
     TEXTS,
-    VLM_WIDTH,
     TinyHead,
     make_head,
     make_vlm,
 )
+from qk_lightning.bench.tiny_vlms import WIDTH as VLM_WIDTH
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.schema import names_of, schema_of
 
