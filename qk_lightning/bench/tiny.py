@@ -159,5 +159,5 @@ HEADS: dict[str, tuple[Callable[[int], Any], TinyHead]] = {
     "sana": (_sana, TinyHead({"num_image_slots": 1})),
     "sd3": (_sd3, TinyHead({"num_image_slots": 1})),
     "qwen_image": (_qwen_image, TinyHead()),
-    "sd15": (_sd15, TinyHead(objective={"name": "ddpm"})),
+    "sd15": (_sd15, TinyHead({"num_image_slots": 1}, {"name": "ddpm"})),
 }

@@ -223,7 +223,7 @@ def _train(system: Any, names: tuple[str, str, str]) -> Outcome:
         reached |= {n for n, p in learns.items() if p.grad is not None and p.grad.any()}
         optimizer.step()
     fault = _misplaced(learns, reached, frozen)
-    return Outcome(*names, len(reached), len(learns), fault=fault)
+    return Outcome(*names, reached=len(reached), learning=len(learns), fault=fault)
 
 
 def _misplaced(learns: dict[str, Tensor], reached: set[str], frozen: list[Tensor]) -> str:
