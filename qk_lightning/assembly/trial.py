@@ -60,10 +60,7 @@ def connector_problems(parts: Mapping[str, Part], name: str) -> list[Problem]:
             return []
         except Exception as error:  # whatever somebody's own code raises
             return _failed(name, connector, error, tuple(states.shape))
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape[:-1] != (BATCH,):
-        found = f"has an output_mask that gives {getattr(mask, 'dtype', type(mask).__name__)}"
-        return [_problem(name, connector, f"an output_mask that gives [{BATCH}, N] bool", found)]
-    return _misshapen(name, connector, carried, (BATCH, mask.shape[1], sizes["output_size"]))
+    return _misshapen(name, connector, carried, mask, sizes["output_size"])
 
 
 def _failed(name: str, part: Part, error: Exception, shape: tuple[int, ...]) -> list[Problem]:
@@ -74,7 +71,13 @@ def _failed(name: str, part: Part, error: Exception, shape: tuple[int, ...]) -> 
     return [_problem(name, part, expected, f"raises {type(error).__name__}: {lines[0]}")]
 
 
-def _misshapen(name: str, part: Part, carried: object, wanted: tuple[int, ...]) -> list[Problem]:
+def _misshapen(
+    name: str, part: Part, carried: object, mask: object, output_size: int
+) -> list[Problem]:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape[:-1] != (BATCH,):
+        found = f"has one that gives {getattr(mask, 'dtype', type(mask).__name__)}"
+        return [_problem(name, part, f"an output_mask that gives [{BATCH}, N] bool", found)]
+    wanted = (BATCH, mask.shape[1], output_size)
     expected = f"a condition of {list(wanted)} (the last is output_size, what the head reads)"
     if not isinstance(carried, Tensor):
         return [_problem(name, part, expected, f"returns {type(carried).__name__}")]

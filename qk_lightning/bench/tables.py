@@ -63,8 +63,7 @@ def triples_table(outcomes: Sequence[Outcome]) -> str:
 def _cell(outcome: Outcome, reasons: list[str]) -> str:
     said = outcome.fault or outcome.refused
     if not said:
-        alone = ", queries alone" if outcome.context == "queries" else ""
-        return f"{outcome.reached} of {outcome.learning}{alone}"
+        return f"{outcome.reached} of {outcome.learning}"
     if said not in reasons:
         reasons.append(said)
     return f"{'FAULT' if outcome.fault else 'refused'} ({reasons.index(said) + 1})"

@@ -9,7 +9,7 @@ B samples of 8 x 8 pixels, N pictures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ class Outcome:
         vlm: its name.
         connector: its name.
         head: its name.
-        context: what the connector carried; heads that mask no padding get queries alone.
         reached: tensors that learn and got a gradient in one of the two steps.
         learning: tensors that learn.
         refused: why it was refused, before it trained.
@@ -52,7 +51,6 @@ class Outcome:
     vlm: str
     connector: str
     head: str
-    context: str = "both"
     reached: int = 0
     learning: int = 0
     refused: str = ""
@@ -103,7 +101,7 @@ class Bench:
         except ConfigError as error:
             return Outcome(*names, refused=error.problems[0].expected)
         try:
-            return replace(_train(system, names), context=values["system"]["context"])
+            return _train(system, names)
         except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
             said = " ".join(str(error).split())[:200]
             return Outcome(*names, fault=f"built, then {type(error).__name__}: {said}")
@@ -121,7 +119,6 @@ class Bench:
         """
         bridge = _connector(connector)
         sees = schema_of("vlm", vlm).attributes.get("reads_images", True)
-        masks = schema_of("head", head).attributes.get("masks_padding", True)
         # What hands the states on needs a head that reads them.
         width = CONDITION_WIDTH if bridge["learns"] else VLM_WIDTH
         if vlm not in self._vlms:
@@ -139,7 +136,6 @@ class Bench:
             "stage": "bench",
             "system": {
                 "name": "query_kontext",
-                "context": "both" if masks else "queries",
                 "low_level": sees,
                 "prompt_dropout": 0.0,
             },
