@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,12 +38,9 @@ class Size:
     tolerance: float
     source: str
 
-    def count(self) -> float:
-        """Build the part on the meta device and count.
-
-        Returns:
-            Millions of parameters.
-        """
+    @cached_property
+    def millions(self) -> float:
+        """Millions of parameters of the part, built on the meta device."""
         from qk_lightning.assembly.build import class_of
 
         options = dict(self.options)

@@ -25,11 +25,10 @@ def sizes_table(sizes: Sequence[Size]) -> str:
     """
     lines = ["| part | counted | published | off by | source |", "|---|---:|---:|---:|---|"]
     for size in sizes:
-        counted = size.count()
-        off = counted / size.published - 1
+        off = size.millions / size.published - 1
         about = "about " if size.tolerance > 0.1 else ""
         lines.append(
-            f"| {size.what} | {counted:,.1f} M | {about}{size.published:,.0f} M | {off:+.1%} | "
+            f"| {size.what} | {size.millions:,.1f} M | {about}{size.published:,.0f} M | {off:+.1%} | "
             f"{size.source} |"
         )
     return "\n".join(lines)

@@ -118,7 +118,6 @@ class Bench:
             Nested values, or what is missing.
         """
         bridge = _connector(connector)
-        sees = schema_of("vlm", vlm).attributes.get("reads_images", True)
         # What hands the states on needs a head that reads them.
         width = CONDITION_WIDTH if bridge["learns"] else VLM_WIDTH
         if vlm not in self._vlms:
@@ -128,30 +127,8 @@ class Bench:
         reader, painter = self._vlms[vlm], self._heads[head, width]
         if reader is None or painter is None:
             return f"no tiny {vlm if reader is None else head}: write one in bench/tiny.py"
-        trainable = {"vlm": {"lora": {"rank": 2}}, "queries": "full", "head": "full"}
-        if bridge["learns"]:
-            trainable["connector"] = "full"
-        return {
-            "name": "bench",
-            "stage": "bench",
-            "system": {
-                "name": "query_kontext",
-                "low_level": sees,
-                "prompt_dropout": 0.0,
-            },
-            "vlm": reader,
-            "queries": {"name": "learnable", "num_queries": 2},
-            "connector": bridge["options"],
-            "head": painter.options,
-            "autoencoder": {"name": "pixels", "patch": PATCH},
-            "objective": painter.objective,
-            "trainable": trainable,
-            "data": {
-                "world": {"name": "scenes", "num_scenes": 8, "num_val": 8},
-                "tasks": {"text_to_image": 1.0, **({"editing": 1.0} if sees else {})},
-            },
-            "trainer": {"global_batch_size": 4, "accelerator": "cpu"},
-        }
+        sees = schema_of("vlm", vlm).attributes.get("reads_images", True)
+        return _configuration(reader, bridge, painter, sees)
 
 
 def triples(only: Iterable[str] = ()) -> list[tuple[str, str, str]]:
@@ -169,6 +146,30 @@ def triples(only: Iterable[str] = ()) -> list[tuple[str, str, str]]:
         for names in (names_of(family) for family in FAMILIES)
     )
     return [(vlm, bridge, head) for vlm in vlms for bridge in connectors for head in heads]
+
+
+def _configuration(
+    vlm: dict[str, Any], bridge: dict[str, Any], head: TinyHead, sees: bool
+) -> dict[str, Any]:
+    trainable = {"vlm": {"lora": {"rank": 2}}, "queries": "full", "head": "full"}
+    if bridge["learns"]:
+        trainable["connector"] = "full"
+    tasks = {"text_to_image": 1.0, **({"editing": 1.0} if sees else {})}
+    world = {"name": "scenes", "num_scenes": 8, "num_val": 8}
+    return {
+        "name": "bench",
+        "stage": "bench",
+        "system": {"name": "query_kontext", "low_level": sees, "prompt_dropout": 0.0},
+        "vlm": vlm,
+        "queries": {"name": "learnable", "num_queries": 2},
+        "connector": bridge["options"],
+        "head": head.options,
+        "autoencoder": {"name": "pixels", "patch": PATCH},
+        "objective": head.objective,
+        "trainable": trainable,
+        "data": {"world": world, "tasks": tasks},
+        "trainer": {"global_batch_size": 4, "accelerator": "cpu"},
+    }
 
 
 def _connector(name: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_a_lora_for_another_width_is_refused_before_a_stage_starts(tmp_path, tin
     with pytest.raises(ConfigError) as caught:
         replay(cfg, entries, ["vlm"], tmp_path)
     said = str(caught.value)
-    for part in ("vlm", "q_proj", "64", "stage1/weights", "use the parent's own options"):
+    for part in ("vlm", "q_proj", "64", "stage1/weights", "fix: "):
         assert part in said
 
 
@@ -107,7 +107,7 @@ def test_a_freeze_or_a_load_that_matches_nothing_is_an_error(override, key, fix)
     with pytest.raises(ConfigError) as caught:
         cfg = compose(preset, [override]).cfg
         families = ("vlm", "queries", "connector")
-        sizes = {"input_size": 32, "hidden_size": 32, "output_size": 32}
+        sizes = {"num_layers": 1, "input_size": 32, "hidden_size": 32, "output_size": 32}
         parts = {family: build_part(family, cfg[family], 0, sizes) for family in families}
         apply_trainable(parts, cfg.trainable, seed=0)
     assert key in str(caught.value) and fix in str(caught.value)

@@ -25,7 +25,7 @@ def section(name: str) -> str:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size.what)
 def test_a_part_has_the_size_that_was_published(size: Size) -> None:
-    assert size.count() == pytest.approx(size.published, rel=size.tolerance)
+    assert size.millions == pytest.approx(size.published, rel=size.tolerance)
 
 
 def test_the_published_sizes_are_those_of_the_papers() -> None:

@@ -39,6 +39,8 @@ class Deaf(Part):
 class Proud(Deaf):
     """It takes no neighbour narrower than itself."""
 
+    wired = ("input_size", "output_size")
+
     def __init__(self, *, input_size: int, output_size: int) -> None:
         super().__init__(input_size=input_size, output_size=output_size)
         if output_size < input_size:
@@ -106,7 +108,7 @@ def test_the_command_fills_a_page_and_names_what_it_does_not_know(root: Path, ca
     page = root / "page.md"
     assert main([*words, "--output", str(page)]) == 0
     text = page.read_text()
-    assert "| `linear` |" in text and "begin: sizes" in text
+    assert "| `linear` |" in text and "begin: sizes" not in text
     assert "qwen2_5_vl + linear + flux: trains" in capsys.readouterr().err
     assert main(["bench", "parts", "--only", "linar"]) == 2
     assert "did you mean 'linear'" in capsys.readouterr().err
