@@ -12,7 +12,7 @@ from qk_lightning.cli.runs import NUM_ARGUMENTS
 from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.paths import list_presets, list_suites
-from qk_lightning.config.schema import schema_of
+from qk_lightning.config.schema import names_of, schema_of
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import load_sweep
 
@@ -61,6 +61,8 @@ def plan(words: list[str]) -> None:
     elif options.verb == "runs":
         assert len(options.arguments) == NUM_ARGUMENTS[options.action]
         assert options.action != "list" or main(words) == 0
+    elif options.verb == "bench":
+        assert set(options.only) <= {n for f in ("vlm", "connector", "head") for n in names_of(f)}
     elif options.world.endswith(".jsonl"):
         assert main(words) == 0
     else:

@@ -17,6 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.paths import is_local
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.data.sample import World
 from qk_lightning.parts.base import Part
@@ -90,13 +91,23 @@ def build_part(family: str, node: DictConfig, seed: int, wired: Mapping[str, int
         problems = [replace(problem, key=f"{family}.{problem.key}") for problem in error.problems]
         raise ConfigError(problems) from error
     except OSError as error:  # a folder or hub without such a model
-        expected = f"a model that can be read ({error})"
-        fix = "give a folder with its config.json, `builtin:<name>`, or a hub id"
-        raise ConfigError(Problem(f"{family}.path", options.get("path"), expected, fix)) from error
+        raise ConfigError(_unreadable(family, options.get("path"), error)) from error
     except ValueError as error:
         problem = Problem(family, name, f"options that fit together ({error})", "change them")
         raise ConfigError(problem) from error
     return part
+
+
+def _unreadable(family: str, path: Any, error: OSError) -> Problem:
+    """Say that a model cannot be read; one of a hub can be had as a folder."""
+    expected = f"a model that can be read ({' '.join(str(error).split())})"
+    fix = "give a folder with its config.json, `builtin:<name>`, or a hub id"
+    if isinstance(path, str) and not is_local(path):
+        fix = (
+            f"give a folder with its config.json: `hf download {path} --local-dir FOLDER` where "
+            f"the hub can be reached, then {family}.path=FOLDER here"
+        )
+    return Problem(f"{family}.path", path, expected, fix)
 
 
 def _check_known(family: str, name: str, options: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a configuration would cost, measured on the meta device: nothing is read or allocated.
 
-Parameters by part, the arithmetic of batches, and memory a rank without activations.
+Parameters by part, operations of a sample (`flops.py`), the arithmetic of batches, and memory a
+rank without activations.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import torch
 from omegaconf import DictConfig
 
 from qk_lightning.assembly.build import build_parts, families_of
+from qk_lightning.assembly.flops import Cost, costs
 from qk_lightning.assembly.trainable import apply_trainable, count_parameters
 from qk_lightning.parts.base import Part
 
 ADAM_BYTES = 8  # two float32 moments
 EMA_BYTES = 4
+FLOPS_HEADING = (
+    "forward pass of one sample (matrix products, convolutions and attention; a multiplication\n"
+    "and an addition are two; what learns takes about twice as much again backwards):"
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,13 @@ class DryRun:
         parameters: total and trainable by part.
         memory: bytes a rank by purpose.
         arithmetic: lines on batches.
+        flops: operations of one sample's forward passes.
     """
 
     parameters: dict[str, dict[str, int]]
     memory: dict[str, int]
     arithmetic: list[str]
+    flops: list[Cost]
 
     def describe(self) -> str:
         """Write it as a table for people."""
@@ -40,6 +48,9 @@ class DryRun:
         total = sum(counts["total"] for counts in self.parameters.values())
         learns = sum(counts["trainable"] for counts in self.parameters.values())
         lines += [f"{'all':<14}{total:>16,}{learns:>16,}", "", *self.arithmetic, ""]
+        if self.flops:
+            lines.append(FLOPS_HEADING)
+            lines += [*[cost.describe() for cost in self.flops], ""]
         lines.append("memory a rank, without activations:")
         lines += [
             f"  {name:<12}{bytes_ / 2**20:>12,.1f} MiB" for name, bytes_ in self.memory.items()
@@ -88,7 +99,7 @@ def dry_run(cfg: DictConfig) -> DryRun:
         "optimizer": count * ADAM_BYTES,
         "average": count * EMA_BYTES if cfg.ema.decay else 0,
     }
-    return DryRun(count_parameters(parts), memory, _arithmetic(cfg))
+    return DryRun(count_parameters(parts), memory, _arithmetic(cfg), costs(parts, cfg))
 
 
 def _arithmetic(cfg: DictConfig) -> list[str]:

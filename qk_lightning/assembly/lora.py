@@ -34,24 +34,33 @@ def add_lora(family: str, part: Part, lora: DictConfig, seed: int) -> list[Probl
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = list(lora.targets) or list(part.lora_targets)
-    key = f"trainable.{family}.lora.targets"
+    key, has = f"trainable.{family}.lora.targets", f"it has: {_linear_layers(part)}"
     if not targets:
-        return [Problem(key, targets, "names of linear layers", "the part offers none of its own")]
+        fix = f"the part offers none of its own; {has}"
+        return [Problem(key, targets, "names of linear layers", fix)]
+    # peft is content with one that matches; the part's own list is for all of its architectures.
+    names = [f".{name}" for name, _ in part.named_modules()]
+    lost = [t for t in lora.targets if not any(name.endswith(f".{t}") for name in names)]
+    if lost:
+        return [Problem(key, lost, "each the name of a layer of the part", has)]
     config = LoraConfig(r=lora.rank, lora_alpha=lora_alpha(lora), target_modules=targets)
     try:
         with seeded(seed, family, "lora"):
             inject_adapter_in_model(config, part)
     except ValueError as error:
-        linear = sorted(
-            {name.split(".")[-1] for name, m in part.named_modules() if isinstance(m, nn.Linear)}
-        )
-        return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", f"has: {linear}")]
+        return [Problem(key, targets, f"layers of the part ({str(error)[:120]})", has)]
     for name, parameter in part.named_parameters():
         is_adapter = ".lora_" in name
         if is_adapter:  # small updates vanish in the half precision of a frozen base
             parameter.data = parameter.data.float()
         parameter.requires_grad_(is_adapter)
     return []
+
+
+def _linear_layers(part: Part) -> list[str]:
+    """List the last names of a part's linear layers, each once."""
+    linear = [name for name, module in part.named_modules() if isinstance(module, nn.Linear)]
+    return sorted({name.split(".")[-1] for name in linear})
 
 
 def lora_alpha(lora: DictConfig) -> float:

@@ -40,7 +40,7 @@ def apply_trainable(parts: Mapping[str, Part], trainable: DictConfig, seed: int)
         part.requires_grad_(how == "full")
         part.train(how is not None)
         if how == "full" and not any(True for _ in part.parameters()):
-            fix = "take it out of `trainable`"
+            fix = f"set `trainable.{family}=frozen`, or choose a {family} that learns"
             problems.append(Problem(f"trainable.{family}", how, "a part with parameters", fix))
         elif how is not None and how != "full":
             problems += add_lora(family, part, how.lora, seed)

@@ -1,6 +1,7 @@
 """Trying a connector before anything trains: one call on tensors without storage.
 
-B batch, L tokens, D width of the VLM, Dc width of the condition.
+B batch, L tokens, N tokens of the condition (L, unless the connector has an `output_mask`),
+D width of the VLM, Dc width of the condition.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from torch import Tensor
 from qk_lightning.assembly.build import wired_sizes
 from qk_lightning.config.errors import Problem
 from qk_lightning.parts.base import Part
+from qk_lightning.parts.connectors.masks import condition_mask
 
 BATCH, LENGTH = 2, 5
 CONTRACT = (
     "write `def forward(self, states, mask)`: states [B, L, input_size] and mask [B, L] bool to "
-    "[B, L, output_size]; parts/connectors/mlp.py is an example"
+    "[B, L, output_size]; parts/connectors/mlp.py is an example. One that changes the number of "
+    "tokens also has `def output_mask(self, mask)`, as parts/connectors/resampler.py"
 )
 # What an error says that comes of the trial, not of the connector: it may run on a real device.
 _OF_THE_TRIAL = re.compile(r"\b(meta|device|cuda|triton|internal assert)\b", re.IGNORECASE)
@@ -52,11 +55,12 @@ def connector_problems(parts: Mapping[str, Part], name: str) -> list[Problem]:
             return [_problem(name, connector, expected, f"has forward{signature}")]
         try:
             carried: object = connector(states, mask)
+            mask = condition_mask(connector, mask)
         except NotImplementedError:
             return []
         except Exception as error:  # whatever somebody's own code raises
             return _failed(name, connector, error, tuple(states.shape))
-    return _misshapen(name, connector, carried, (BATCH, LENGTH, sizes["output_size"]))
+    return _misshapen(name, connector, carried, mask, sizes["output_size"])
 
 
 def _failed(name: str, part: Part, error: Exception, shape: tuple[int, ...]) -> list[Problem]:
@@ -67,7 +71,13 @@ def _failed(name: str, part: Part, error: Exception, shape: tuple[int, ...]) -> 
     return [_problem(name, part, expected, f"raises {type(error).__name__}: {lines[0]}")]
 
 
-def _misshapen(name: str, part: Part, carried: object, wanted: tuple[int, ...]) -> list[Problem]:
+def _misshapen(
+    name: str, part: Part, carried: object, mask: object, output_size: int
+) -> list[Problem]:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape[:-1] != (BATCH,):
+        found = f"has one that gives {getattr(mask, 'dtype', type(mask).__name__)}"
+        return [_problem(name, part, f"an output_mask that gives [{BATCH}, N] bool", found)]
+    wanted = (BATCH, mask.shape[1], output_size)
     expected = f"a condition of {list(wanted)} (the last is output_size, what the head reads)"
     if not isinstance(carried, Tensor):
         return [_problem(name, part, expected, f"returns {type(carried).__name__}")]

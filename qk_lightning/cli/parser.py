@@ -25,6 +25,7 @@ examples:
   qk data leakage mixture                  is anything that is held out in the training data?
   qk ui                                    every run and sweep in MLflow's page
   qk doctor                                is everything there that the kit needs?
+  qk bench parts                           which parts fit together, tried on tiny checkpoints
   eval "$(qk completion bash)"             let the tab key complete verbs, presets, options, runs
 
 overrides: key=value; seed, world and handed-over parts reach the whole chain of stages,
@@ -185,6 +186,10 @@ def _add_tracking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
 def _add_setup(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     doctor = _verb(verbs, "doctor", "doctor", "look whether all is there that the kit needs")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports the libraries")
+    bench = _verb(verbs, "bench", "bench", "try every vlm x connector x head, and count parameters")
+    bench.add_argument("what", choices=["parts"])
+    bench.add_argument("--only", nargs="+", default=[], metavar="PART", help="parts to keep to")
+    bench.add_argument("--output", default=None, metavar="FILE", help="a page whose tables to fill")
     completion = _verb(verbs, "completion", "completion", "print a shell's code for the tab key")
     completion.add_argument(
         "shell", choices=SHELLS, help='for example eval "$(qk completion bash)"'

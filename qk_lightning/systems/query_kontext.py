@@ -22,6 +22,7 @@ from qk_lightning.assembly.weights import Entry
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.data.randomness import normal, stratified, uniform
 from qk_lightning.data.sample import Batch
+from qk_lightning.parts.connectors.masks import condition_mask
 from qk_lightning.systems.base import System
 from qk_lightning.systems.dropout import (
     Shares,
@@ -209,6 +210,7 @@ class QueryKontext(System):
             masks.append(read.kontext.new_ones(read.kontext.shape[:2], dtype=torch.bool))
         mask = torch.cat(masks, 1)
         carried = self.connector(torch.cat(states, 1), mask)
+        mask = condition_mask(self.connector, mask)
         has_images = self.low_level and batch.images is not None and batch.task not in VLM_ALONE
         latents = self.image_latents(batch) if has_images else None
         return Condition(carried, mask, latents, batch.roles if has_images else ())

@@ -1,24 +1,43 @@
-"""Connectors: padding changes nothing, sizes are MetaQuery's, everything learns."""
+"""Connectors: padding changes nothing, who sees whom, where they start, everything learns."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from qk_lightning.parts.connectors.enc_proj import EncProj, rotary_table, rotate
+from qk_lightning.parts.connectors.bidirectional import rotary_table, rotate
+from qk_lightning.parts.connectors.enc_proj import EncProj
+from qk_lightning.parts.connectors.identity import Identity
+from qk_lightning.parts.connectors.linear import Linear
 from qk_lightning.parts.connectors.mlp import MLP
+from qk_lightning.parts.connectors.proj_enc import ProjEnc
+from qk_lightning.parts.connectors.resampler import Resampler
 
 WIRED = {"input_size": 32, "output_size": 24}
+ENCODER = {"num_layers": 2, "num_heads": 2, "init_std": 0.3}
+MAKE = {
+    "mlp": lambda **more: MLP(**more, **WIRED),
+    "linear": lambda **more: Linear(**more, **WIRED),
+    "enc_proj": lambda **more: EncProj(**ENCODER, **more, **WIRED),
+    "enc_proj, own width": lambda **more: EncProj(**ENCODER, width=16, **more, **WIRED),
+    "proj_enc": lambda **more: ProjEnc(**ENCODER, **more, **WIRED),
+    "proj_enc, own width": lambda **more: ProjEnc(**ENCODER, width=16, **more, **WIRED),
+}
+ENCODERS = [name for name in MAKE if "enc" in name]
 
 
-def make(name):
+def make(name, **more):
     torch.manual_seed(0)
-    if name == "mlp":
-        return MLP(**WIRED)
-    return EncProj(num_layers=2, num_heads=2, init_std=0.3, **WIRED)
+    return MAKE[name](**more)
 
 
-EACH = pytest.mark.parametrize("name", ["mlp", "enc_proj"])
+def resampler(**more):
+    torch.manual_seed(0)
+    return Resampler(**{"num_tokens": 3, **ENCODER, **WIRED, **more})
+
+
+EACH = pytest.mark.parametrize("name", list(MAKE))
+EACH_ENCODER = pytest.mark.parametrize("name", ENCODERS)
 
 
 @EACH
@@ -59,9 +78,10 @@ def test_states_may_come_in_another_precision(name):
     assert part.bfloat16()(states.float(), mask).dtype == torch.bfloat16
 
 
+@EACH_ENCODER
 @torch.no_grad()
-def test_enc_proj_sees_later_tokens_and_their_order():
-    part, states = make("enc_proj"), torch.randn(1, 5, 32)
+def test_an_encoder_sees_later_tokens_and_their_order(name):
+    part, states = make(name), torch.randn(1, 5, 32)
     mask = torch.ones(1, 5, dtype=torch.bool)
     expected, other = part(states, mask), states.clone()
     other[:, 4] += 1
@@ -70,30 +90,55 @@ def test_enc_proj_sees_later_tokens_and_their_order():
     assert not torch.allclose(swapped[:, 0], expected[:, 0], atol=1e-4)
 
 
-@pytest.mark.parametrize(("num_layers", "millions"), [(24, 315.8), (6, 84.5)])
-def test_enc_proj_has_the_sizes_of_the_paper(num_layers, millions):
+@pytest.mark.parametrize("width", [None, 16])
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_parameters_are_those_of_the_closed_form(num_layers, width):
+    inner, outer, more = 32, 24, {"num_layers": num_layers, "num_heads": 2, "width": width}
     with torch.device("meta"):
-        part = EncProj(num_layers=num_layers, input_size=896, output_size=2304)
-    count = sum(p.numel() for p in part.parameters())
-    assert round(count / 1e6, 1) == millions
+        parts = [kind(**more, **WIRED) for kind in (EncProj, ProjEnc, Resampler)]
+        counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+
+    def blocks(size):
+        return num_layers * (16 * size**2 + 5 * size + 2 * size // 2)
+
+    size = width or inner
+    entry = inner * size + size if width else 0
+    enc_proj = entry + blocks(size) + size * outer + outer**2 + 3 * outer
+    resampled = entry + 64 * size + num_layers * (16 * size**2 + 3 * size) + size * outer
+    size = width or outer
+    leave = size * outer + outer if width else 0
+    proj_enc = inner * size + size**2 + 2 * size + blocks(size) + leave + outer
+    assert counts == [enc_proj, proj_enc, resampled + 2 * outer]
 
 
+@pytest.mark.parametrize("kind", [EncProj, ProjEnc])
 @torch.no_grad()
-def test_enc_proj_starts_as_the_reference_does():
-    part = EncProj(num_layers=1, output_gain=5.5**0.5, input_size=128, output_size=64)
+def test_an_encoder_starts_as_the_reference_does(kind):
+    part = kind(num_layers=1, output_gain=5.5**0.5, input_size=128, output_size=128)
     block = part.blocks[0]
-    assert part.head_size == 64
+    assert part.blocks.head_size == 64
     assert abs(block.gate.weight.std().item() - 0.014) < 0.001
     assert not block.to_q.bias.any()
-    output = part(torch.randn(2, 7, 128), torch.ones(2, 7, dtype=torch.bool))
-    torch.testing.assert_close(output.square().mean(-1), torch.full((2, 7), 5.5), rtol=1e-2, atol=0)
 
 
-def test_enc_proj_gradient_checkpointing_changes_no_gradient():
+@pytest.mark.parametrize("name", [*ENCODERS, "linear", "resampler"])
+@torch.no_grad()
+def test_the_output_norm_starts_at_its_gain(name):
+    more = {"output_norm": True} if name == "linear" else {}
+    gain = 5.5**0.5
+    maker = resampler if name == "resampler" else lambda **more: make(name, **more)
+    part = maker(output_gain=gain, **more)
+    output = part(torch.randn(2, 7, 32), torch.ones(2, 7, dtype=torch.bool))
+    power = output.square().mean(-1)
+    torch.testing.assert_close(power, torch.full_like(power, 5.5), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, "resampler"])
+def test_gradient_checkpointing_changes_no_gradient(name):
     gradients = []
     for checkpointing in (False, True):
-        part = make("enc_proj")
-        part.gradient_checkpointing = checkpointing
+        maker = resampler if name == "resampler" else lambda **more: make(name, **more)
+        part = maker(gradient_checkpointing=checkpointing)
         torch.manual_seed(1)
         part(torch.randn(2, 4, 32), torch.ones(2, 4, dtype=torch.bool)).square().sum().backward()
         gradients.append([p.grad for p in part.parameters()])
@@ -101,11 +146,13 @@ def test_enc_proj_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(straight, recomputed)
 
 
+@pytest.mark.parametrize("name", [*MAKE, "resampler"])
 @torch.no_grad()
-def test_enc_proj_built_on_meta_equals_built_eagerly():
-    part = make("enc_proj")
+def test_built_on_meta_equals_built_eagerly(name):
+    maker = resampler if name == "resampler" else lambda: make(name)
+    part = maker()
     with torch.device("meta"):
-        again = EncProj(num_layers=2, num_heads=2, **WIRED)
+        again = maker()
     again.load_state_dict(part.state_dict(), assign=True)
     states, mask = torch.randn(1, 3, 32), torch.ones(1, 3, dtype=torch.bool)
     torch.testing.assert_close(again(states, mask), part(states, mask))
@@ -141,10 +188,17 @@ def test_options_that_cannot_work_or_have_no_effect_are_told():
         MLP(output_gain=2.0, **WIRED)
     with pytest.raises(ValueError, match="num_layers: 0"):
         MLP(num_layers=0, **WIRED)
-    with pytest.raises(ValueError, match="num_layers: 0"):
-        EncProj(num_layers=0, **WIRED)
-    with pytest.raises(ValueError, match="num_heads: 5 does not split"):
-        EncProj(num_heads=5, **WIRED)
+    with pytest.warns(UserWarning, match="output_gain has no effect"):
+        Linear(output_gain=2.0, **WIRED)
+    for kind in (EncProj, ProjEnc, Resampler):
+        with pytest.raises(ValueError, match="num_layers: 0"):
+            kind(num_layers=0, **WIRED)
+        with pytest.raises(ValueError, match="num_heads: 5 does not split"):
+            kind(num_heads=5, **WIRED)
+    with pytest.raises(ValueError, match="num_tokens: 0"):
+        Resampler(num_tokens=0, **WIRED)
+    with pytest.raises(ValueError, match="32 is not the condition's 24.*condition_size=32"):
+        Identity(**WIRED)
 
 
 @torch.no_grad()
