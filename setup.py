@@ -46,6 +46,8 @@ setup(
         "argcomplete>=3.5",
     ],
     extras_require={
+        # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
+        "ui": ["gradio>=6.0"],
         "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,
