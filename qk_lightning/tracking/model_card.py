@@ -148,7 +148,8 @@ def _chain(chain: Sequence[Mapping[str, str]]) -> list[str]:
 def _scores(run: RunFolder) -> list[str]:
     """List what was measured: suites with intervals and controls, then the run's own numbers."""
     found = run.path / EVALUATIONS
-    files = sorted([*found.glob(f"*/{SUMMARY}"), *(found / FINAL).glob(f"*/{SUMMARY}")])
+    # Those of `qk evaluate` first: they are of more items than the end of the run draws.
+    files = sorted(found.glob(f"*/{SUMMARY}")) + sorted((found / FINAL).glob(f"*/{SUMMARY}"))
     lines = ["## Scores", ""]
     for file in files:
         lines += _suite(json.loads(file.read_text(encoding="utf-8")), file.parent, found)
