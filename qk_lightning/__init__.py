@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qk_lightning.api.comparison import Comparison as Comparison
     from qk_lightning.api.drawing import generate as generate
+    from qk_lightning.api.exporting import export as export
     from qk_lightning.api.looking import dry_run as dry_run
     from qk_lightning.api.looking import explain as explain
     from qk_lightning.api.looking import show_world as show_world
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Comparison": "qk_lightning.api.comparison",
     "generate": "qk_lightning.api.drawing",
+    "export": "qk_lightning.api.exporting",
     "dry_run": "qk_lightning.api.looking",
     "explain": "qk_lightning.api.looking",
     "show_world": "qk_lightning.api.looking",

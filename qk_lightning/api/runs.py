@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qk_lightning.config.arguments import check_overrides, check_text
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.find_runs import children_of, find_run
 from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.paths import list_presets
@@ -93,11 +94,16 @@ class Run(RunFolder):
         return f"<b>{escape(self.name)}</b>: {self.state}, step {step}<table>{cells}</table>"
 
 
+class ExportedRun(ExportedFolder, Run):
+    """An exported folder as a notebook uses it: it draws and is scored; its history is not kept."""
+
+
 def load_run(run: str | Path | RunFolder, overrides: Sequence[str] = ()) -> Run:
     """Find a run by its name, or by the preset that it was trained from.
 
     Args:
-        run: a run's folder, name, or the beginning of either; or a preset that was trained.
+        run: a run's folder, name, or the beginning of either; an exported folder; or a preset
+            that was trained.
         overrides: what the preset was trained with; for presets only.
 
     Returns:
@@ -106,6 +112,8 @@ def load_run(run: str | Path | RunFolder, overrides: Sequence[str] = ()) -> Run:
     Raises:
         ConfigError: there is no such run, or more than one.
     """
+    if isinstance(run, ExportedFolder):
+        return ExportedRun(run.path)
     if isinstance(run, RunFolder):
         return Run(run.path)
     run = str(run) if isinstance(run, Path) else run
@@ -115,7 +123,9 @@ def load_run(run: str | Path | RunFolder, overrides: Sequence[str] = ()) -> Run:
         if overrides:
             fix = "name the run alone, or the preset with its overrides"
             raise ConfigError(Problem("overrides", list(overrides), f"none for {run!r}", fix))
-        return Run(find_run(run).path)
+        found = find_run(run)
+        kind = ExportedRun if isinstance(found, ExportedFolder) else Run
+        return kind(found.path)
     folder = plan_chain(run, overrides)[-1].folder
     if not folder.has_config:
         words = " ".join(["qk fit", run, *overrides])

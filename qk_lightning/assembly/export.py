@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.paths import check_folder
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.parts.base import not_finite
 
 
 def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) -> None:
@@ -43,13 +45,28 @@ def export_part(run: RunFolder, family: str, folder: Path, half: bool = True) ->
     with aside(folder) as temporary:
         part.export(temporary)
         if half:
-            for file in temporary.glob("*.safetensors"):
-                state = {name: _half(tensor) for name, tensor in load_file(file).items()}
-                save_file(state, file, metadata={"format": "pt"})
+            halve(temporary.glob("*.safetensors"))
         write_text(temporary / "CARD.md", card(run, family))
         write_text(temporary / "run.yaml", OmegaConf.to_yaml(cfg))
         for file in temporary.iterdir():
             file.chmod(0o644)  # safetensors writes for the owner alone
+
+
+def halve(files: Iterable[Path]) -> None:
+    """Store files of weights in float16.
+
+    Args:
+        files: safetensors, rewritten in place.
+
+    Raises:
+        ConfigError: a number is too large for float16.
+    """
+    for file in list(files):
+        state = {name: _half(tensor) for name, tensor in load_file(file).items()}
+        if large := not_finite(state):
+            fix = "store it as it was trained: leave --half out"
+            raise ConfigError(Problem("half", large[0], "numbers up to 65504", fix))
+        save_file(state, file, metadata={"format": "pt"})
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

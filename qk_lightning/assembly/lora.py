@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from qk_lightning.assembly.build import seeded
 from qk_lightning.config.errors import Problem
@@ -82,31 +82,58 @@ def merge_lora(part: nn.Module, file: Path) -> int:
     Raises:
         ValueError: the file updates nothing, or a layer that the part does not have.
     """
-    count = 0
-    with safe_open(file, framework="pt") as handle, torch.no_grad():
-        metadata = json.loads((handle.metadata() or {})["lora"])
-        scale = metadata["alpha"] / metadata["rank"]
-        for name in handle.keys():  # noqa: SIM118 - not a dict
-            if ".lora_A." not in name:
-                continue
-            layer = name.split(".lora_A.")[0]
-            down = handle.get_tensor(name).float()
-            up = handle.get_tensor(name.replace(".lora_A.", ".lora_B.")).float()
-            try:
-                weight = part.get_parameter(f"{layer}.weight")
-            except AttributeError as error:
-                raise ValueError(
-                    f"the LoRA updates {layer}, which the part does not have"
-                ) from error
-            shape = (up.shape[0], *down.shape[1:])  # of a convolution: [out, in, height, width]
-            if weight.shape != shape:
-                raise ValueError(f"the LoRA of {layer} is for {shape}")
-            update = (up.flatten(1) @ down.flatten(1)).reshape(shape)
-            weight.copy_((weight.float() + scale * update).to(weight.dtype))
-            count += 1
-    if not count:
+    rank, alpha, update = read_update(file)
+    for layer, (down, up) in update.items():
+        add_update(part, layer, down, up, alpha / rank)
+    if not update:
         raise ValueError(f"{file} holds no LoRA update")
-    return count
+    return len(update)
+
+
+def read_update(file: Path) -> tuple[int, float, dict[str, tuple[Tensor, Tensor]]]:
+    """Read what `merge_lora` reads.
+
+    Args:
+        file: safetensors, as `merge_lora` says.
+
+    Returns:
+        Rank, alpha, and (down [r, in], up [out, r]) in float32 by layer.
+    """
+    update = {}
+    with safe_open(file, framework="pt") as handle:
+        metadata = json.loads((handle.metadata() or {})["lora"])
+        for name in handle.keys():  # noqa: SIM118 - not a dict
+            if ".lora_A." in name:
+                up = handle.get_tensor(name.replace(".lora_A.", ".lora_B.")).float()
+                update[name.split(".lora_A.")[0]] = (handle.get_tensor(name).float(), up)
+    return metadata["rank"], metadata["alpha"], update
+
+
+@torch.no_grad()
+def add_update(part: nn.Module, layer: str, down: Tensor, up: Tensor, scale: float) -> None:
+    """Add one matrix's update to a part, in float32: W <- W + scale * up down.
+
+    Args:
+        part: the part, without adapters.
+        layer: name of the layer, linear or a convolution.
+        down: [r, in], or [r, in, height, width], float32.
+        up: [out, r], or [out, r, 1, 1], float32.
+        scale: alpha / r.
+
+    Raises:
+        ValueError: the part has no such layer, or one of another width.
+    """
+    try:
+        weight = part.get_parameter(f"{layer}.weight")
+    except AttributeError as error:
+        raise ValueError(f"the LoRA updates {layer}, which the part does not have") from error
+    wanted = (up.shape[0], *down.shape[1:])  # of a convolution: [out, in, height, width]
+    if weight.shape != wanted:
+        raise ValueError(
+            f"the LoRA of {layer} is for a weight of {wanted}, the part's is {tuple(weight.shape)}"
+        )
+    update = (up.flatten(1) @ down.flatten(1)).reshape(wanted)
+    weight.copy_((weight.float() + scale * update).to(weight.dtype))
 
 
 def merge_in_place(parts: Mapping[str, Part]) -> None:

@@ -17,10 +17,12 @@ from typing import Literal
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 
+from qk_lightning.assembly.adapter_folder import merge_adapter
 from qk_lightning.assembly.build import build_part, wired_sizes
 from qk_lightning.assembly.lora import merge_lora
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.identity import fingerprint
 from qk_lightning.config.paths import is_local, resolve_path
 from qk_lightning.config.run_folder import RunFolder
@@ -80,6 +82,8 @@ def read_entries(run: RunFolder) -> list[Entry]:
         ConfigError: the run has not finished, so it has no weights to hand over; or the file is
             damaged, or of a newer version.
     """
+    if isinstance(run, ExportedFolder):
+        return [Entry(**item) for item in run.entries()]
     file = run.weights_json
     if not file.is_file():
         state = "without weights.json" if run.is_done else run.state
@@ -143,7 +147,7 @@ def starting_entries(
         elif not theirs:
             fix = f"write `from_parent: {{{family}: new}}`"
             problems.append(Problem(key, handover, f"a parent with a {family}", fix))
-        elif handover == "load" and any(_is_lora_of(entry, parent) for entry in theirs):
+        elif handover == "load" and any(is_lora_of(entry, parent) for entry in theirs):
             fix = f"write `from_parent: {{{family}: merge}}`"
             problems.append(Problem(key, handover, "merge, as the parent trained it by LoRA", fix))
         else:
@@ -153,9 +157,16 @@ def starting_entries(
     return entries
 
 
-def _is_lora_of(entry: Entry, run: RunFolder | None) -> bool:
-    """Tell whether a run trained this update itself; one that it inherited is merged already."""
-    return run is not None and entry.action == "merge_lora" and run_of(entry.file) == run.name
+def is_lora_of(entry: Entry, run: RunFolder | None) -> bool:
+    """Tell whether a run trained this update itself; one that it inherited is merged already.
+
+    Args:
+        entry: one of the run's entries.
+        run: the run, or an exported folder: a LoRA that is kept in it is its own.
+    """
+    if run is None or entry.action != "merge_lora":
+        return False
+    return run_of(entry.file) == run.name or run.path in Path(entry.file).parents
 
 
 def run_of(file: str) -> str:
@@ -207,6 +218,8 @@ def replay(
                 key, fix = family, "use the parent's own options for it, or `from_parent: new`"
                 if entry.action == "base":
                     key, fix = f"{family}.path", "name a whole folder of such a model"
+                elif entry.action == "merge_lora":
+                    fix = f"take a LoRA that was trained on a {family} of this width"
                 raise ConfigError(Problem(key, entry.file, expected, fix)) from error
         parts[family] = part
     return parts
@@ -285,4 +298,5 @@ def _apply(part: Part, entry: Entry, root: Path) -> None:
     elif entry.action == "load":
         part.load_folder(root / entry.file)
     elif entry.action == "merge_lora":
-        merge_lora(part, root / entry.file)
+        file = root / entry.file
+        (merge_adapter if file.is_dir() else merge_lora)(part, file)

@@ -143,6 +143,7 @@ WORDS: dict[tuple[str, str], Completer] = {
     ("sweep", "file"): sweeps,
     ("report", "sweep"): sweeps,
     ("generate", "run"): runs_and_presets,
+    ("export", "run"): runs_and_presets,
     ("evaluate", "words"): run_or_suite,
     ("config", "preset"): presets,
     ("config", "overrides"): overrides,

@@ -24,11 +24,16 @@ def generate(options: argparse.Namespace) -> int:
     Returns:
         0.
     """
+    if options.ui:
+        from qk_lightning.cli.draw_page import serve
+
+        return serve(options)
+    name = _one_run(options)
     check_counts(**{"--num-images": options.num_images})
     check_seed("--seed", options.seed)
     folder = user_path(options.output, "--output")
     check_folder("--output", folder)
-    run = run_of(options.run)
+    run = run_of(name)
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
 
@@ -37,15 +42,15 @@ def generate(options: argparse.Namespace) -> int:
         options.prompt,
         options.source,
         options.reference,
+        height=options.height,
+        width=options.width,
         num_images=options.num_images,
         seed=options.seed,
         num_inference_steps=options.num_inference_steps,
         guidance_scale=options.guidance_scale,
         image_guidance_scale=options.image_guidance_scale,
     )
-    # Other prompts and settings do not write over these pictures.
-    words = {key: value for key, value in vars(options).items() if key not in ("output", "seed")}
-    asked = hashlib.sha256(repr(sorted(words.items())).encode()).hexdigest()[:6]
+    asked = _digest(options, name)
     for number, picture in enumerate(pictures):
         path = folder / f"{run.name}_{asked}_seed{options.seed}_{number}.png"
         with aside(path) as temporary:
@@ -54,6 +59,32 @@ def generate(options: argparse.Namespace) -> int:
     count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
     print(f"{count} of {run.name} in {folder.resolve()}")
     return 0
+
+
+def _one_run(options: argparse.Namespace) -> str:
+    """Return the one run that is drawn with.
+
+    Raises:
+        ConfigError: there is none or more than one, or a port for no page.
+    """
+    usage = 'usage: qk generate RUN --prompt "a prompt", or qk generate --ui'
+    if len(options.run) != 1:
+        given = " ".join(options.run) or None
+        raise ConfigError(Problem("run", given, "one run", usage))
+    if options.port is not None:
+        raise ConfigError(Problem("--port", options.port, "--ui", "add it, or leave --port out"))
+    return str(options.run[0])
+
+
+def _digest(options: argparse.Namespace, name: str) -> str:
+    """Name what is asked: other prompts and settings do not write over these pictures."""
+    left_out = ("output", "seed", "ui", "port")
+    words = {key: value for key, value in vars(options).items() if key not in left_out}
+    words |= {"run": name}
+    for key in ("height", "width"):  # without them, files keep the names they always had
+        if words[key] is None:
+            del words[key]
+    return hashlib.sha256(repr(sorted(words.items())).encode()).hexdigest()[:6]
 
 
 def run_of(text: str) -> RunFolder:

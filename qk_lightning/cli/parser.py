@@ -21,6 +21,7 @@ examples:
   qk config laptop/stage1 --explain queries.num_queries
   qk config laptop/stage1 --write experiments/mine.yaml    all of it, to change and to train
   qk runs list                             what was trained
+  qk export laptop/stage3 mine             all its parts, configurations and a card, in a folder
   qk data show avatars                     a labelled sheet of pictures
   qk data leakage mixture                  is anything that is held out in the training data?
   qk ui                                    every run and sweep in MLflow's page
@@ -111,7 +112,10 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     report.add_argument("sweep", help="a sweep's name or file")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")
     generate.add_argument(
-        "run", help="a run's folder, name, or the beginning of either; or a preset that was trained"
+        "run",
+        nargs="*",
+        help="a run, by its folder, name or the beginning of either; an exported folder; a preset"
+        " that was trained; with --ui several",
     )
     generate.add_argument("--prompt", default="", help="caption or instruction; may be empty")
     generate.add_argument("--source", nargs=1, default=[], metavar="PNG", help="picture to edit")
@@ -119,12 +123,16 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
         "--reference", nargs="+", default=[], metavar="PNG", help="pictures whose identity is kept"
     )
     generate.add_argument("--num-images", type=int, default=1)
+    generate.add_argument("--height", type=int, default=None, help="pixels; default: as trained")
+    generate.add_argument("--width", type=int, default=None, help="pixels; default: as trained")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--num-inference-steps", type=int, default=None)
     generate.add_argument("--guidance-scale", type=float, default=None)
     generate.add_argument("--image-guidance-scale", type=float, default=None)
     generate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     generate.add_argument("--output", default="generated", help="folder for the pictures")
+    generate.add_argument("--ui", action="store_true", help="draw in a page, several runs at once")
+    generate.add_argument("--port", type=int, default=None, help="of the page; default: a free one")
 
 
 def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
@@ -160,6 +168,14 @@ def _add_looking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[typ
     config.add_argument(
         "--dry-run", action="store_true", help="parameters, batches and memory, without weights"
     )
+    export = _verb(verbs, "export", "export", "write a finished run as a folder for others")
+    export.add_argument("run", help="a run, or a preset that was trained")
+    export.add_argument("folder", help="where to write: new, empty, or an earlier export")
+    export.add_argument(
+        "--lora", default="merge", choices=["merge", "keep"], help="keep: beside its part, for peft"
+    )
+    export.add_argument("--half", action="store_true", help="store float16")
+    export.add_argument("--force", action="store_true", help="write over an earlier export")
     runs = _verb(verbs, "runs", "runs", "list, show, export or remove runs")
     runs.add_argument("action", nargs="?", default="list", choices=["list", "show", "rm", "export"])
     runs.add_argument("arguments", nargs="*", help="show RUN | rm RUN | export RUN PART FOLDER")

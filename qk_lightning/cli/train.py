@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.paths import (
     check_folder,
     find_preset,
@@ -78,6 +79,8 @@ def describe_chain(runs: Sequence[PlannedRun]) -> list[str]:
     lines = []
     for run in runs:
         plan, folder = run.plan, run.folder
+        if isinstance(plan.parent_folder, ExportedFolder):
+            lines.append(_describe_exported(plan.parent_folder))
         if run.done:
             changed = source_changes(folder)
             count = f"{len(changed)} file{'s' if len(changed) > 1 else ''} differ"
@@ -127,6 +130,11 @@ def _check_only(plans: Sequence[StagePlan]) -> int:
     check(plans, here=False)
     print("they do; nothing was started")
     return 0
+
+
+def _describe_exported(folder: ExportedFolder) -> str:
+    made = f", exported from {folder.origin}" if folder.origin else ""
+    return f"{'parent':<12} {folder.path} (weights {folder.identity}{made})"
 
 
 def sweep(options: argparse.Namespace) -> int:

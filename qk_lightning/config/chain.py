@@ -17,6 +17,7 @@ from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
+from qk_lightning.config.exported_folder import ExportedFolder, open_folder
 from qk_lightning.config.identity import identity_of
 from qk_lightning.config.layers import full_key, load_layers
 from qk_lightning.config.paths import find_preset, project_root, runs_root, user_path
@@ -37,7 +38,8 @@ class StagePlan:
         origins: where each value that is not a default came from.
         identity: its identity.
         parent: the plan of the stage before, where the parent is a preset.
-        parent_folder: the parent's run folder, of either kind; None for a first stage.
+        parent_folder: the parent's run folder, of either kind, or an exported folder; None for a
+            first stage.
         stretch: steps x batch against those of the run that `reference_seconds` tells of.
         overrides: those that reach it, without their prefixes.
     """
@@ -65,7 +67,10 @@ class StagePlan:
         folder.create(self.cfg)
         if self.parent_folder is not None:
             parent = self.parent_folder
-            value = {"folder": parent.name, "path": str(parent.path), "identity": parent.identity}
+            value: dict[str, object] = {"folder": parent.name, "path": str(parent.path)}
+            value["identity"] = parent.identity
+            if isinstance(parent, ExportedFolder):  # which may be gone when somebody asks
+                value["chain"] = parent.chain
             write_json(folder.path / "parent.json", value)
         return folder
 
@@ -170,15 +175,19 @@ def _find_parent(name: str) -> Path:
         return find_preset(name)
     except ConfigError as error:
         fix = error.problems[0].fix
-        problem = Problem("parent", name, "a preset or a run folder that exists", fix)
+        expected = "a preset, a run folder or an exported folder that exists"
+        if user_path(name, "parent").is_dir():
+            expected += " (this folder has neither config.yaml nor model_index.json)"
+            fix = "qk runs lists the runs; qk export RUN FOLDER writes such a folder"
+        problem = Problem("parent", name, expected, fix)
         raise ConfigError(problem) from error
 
 
 def _find_run(parent: str) -> RunFolder | None:
     path = user_path(parent, "parent")
     for candidate in (path, project_root() / path, runs_root() / path):
-        if (candidate / "config.yaml").is_file():
-            return RunFolder(candidate.resolve())
+        if found := open_folder(candidate):
+            return found
     return None
 
 

@@ -60,17 +60,8 @@ class RunFolder:
     @property
     def config(self) -> DictConfig:
         """The resolved configuration; a ConfigError where the file is damaged."""
-        config: object = None
-        reason = "no configuration"
-        try:
-            config = OmegaConf.load(self.path / "config.yaml")
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-            reason = str(error).splitlines()[0]
-        if not isinstance(config, DictConfig) or "trainer" not in config:
-            fix = f"bring the file back, or remove the folder: qk runs rm {self.name}"
-            key = str(self.path / "config.yaml")
-            raise ConfigError(Problem(key, None, f"what `qk` wrote there ({reason})", fix))
-        return config
+        fix = f"bring the file back, or remove the folder: qk runs rm {self.name}"
+        return read_config(self.path / "config.yaml", fix)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -251,3 +242,27 @@ class RunFolder:
         grave = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         self.path.rename(grave)
         shutil.rmtree(grave)
+
+
+def read_config(file: Path, fix: str) -> DictConfig:
+    """Read a run's configuration.
+
+    Args:
+        file: as it was written when the run began.
+        fix: what to do where it is damaged.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    config: object = None
+    reason = "no configuration"
+    try:
+        config = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+    if not isinstance(config, DictConfig) or "trainer" not in config:
+        raise ConfigError(Problem(str(file), None, f"what `qk` wrote there ({reason})", fix))
+    return config

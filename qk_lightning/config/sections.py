@@ -201,7 +201,7 @@ TOP_LEVEL: dict[str, tuple[type, object, str]] = {
     "name": (str, None, "name of the run; its folder is `<name>-<identity>`"),
     "stage": (str, None, "label of this stage in its chain, as in `stage1.optimizer.lr=...`"),
     "seed": (int, 0, "seed of initial weights, data order, noise and dropout"),
-    "parent": (str, None, "what this stage continues: a preset or a run folder"),
+    "parent": (str, None, "what this stage continues: a preset, a run or exported folder"),
     "reference_seconds": (float, None, "seconds of one run on one laptop thread (estimates only)"),
 }
 # Smallest and largest value of numbers.

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _JPEG_END = b"\xff\xd9"
 
 
-def load_picture(picture: str | Path | Image.Image, size: int) -> np.ndarray:
-    """Reads a picture as RGB: EXIF rotation applied, alpha over white, a centred square.
+def load_picture(picture: str | Path | Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+    """Reads a picture as RGB: EXIF rotation applied, alpha over white, fitted at the centre.
 
-    The short side is resized to `size` (Lanczos) and the long one cropped at the centre. Of
-    several frames the first is taken.
+    It is resized (Lanczos) until it covers the wanted size, and what stands over at two sides is
+    cropped; nothing is stretched. Of several frames the first is taken.
 
     Args:
         picture: A file, or an image that is open already.
-        size: S, pixels of a side.
+        size: S, pixels of a side; or height and width.
 
     Returns:
-        [3, S, S] uint8.
+        [3, S, S], or [3, height, width], uint8.
 
     Raises:
         ConfigError: If there is no such file, or it holds no whole picture of 8 bits a colour.
@@ -55,7 +55,8 @@ def load_picture(picture: str | Path | Image.Image, size: int) -> np.ndarray:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    height, width = (size, size) if isinstance(size, int) else size
+    image = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     return np.asarray(image).transpose(2, 0, 1).copy()
 
 

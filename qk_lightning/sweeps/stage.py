@@ -23,6 +23,9 @@ from qk_lightning.assembly.build import families_of, open_world
 from qk_lightning.assembly.trainable import count_parameters, save_trained
 from qk_lightning.assembly.weights import describe, starting_entries, write_entries
 from qk_lightning.config.atomic import write_json
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.exported_folder import ExportedFolder
+from qk_lightning.config.find_runs import parent_of
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
@@ -138,11 +141,12 @@ def _ctrl_c() -> Iterator[None]:
 
 
 def _parent_of(run: RunFolder) -> RunFolder | None:
-    recorded = run.read_json("parent.json")
-    if not recorded:
-        return None
-    beside = RunFolder(run.path.parent / recorded["folder"])
-    return beside if beside.has_config else RunFolder(Path(recorded["path"]))
+    """Return what the run continues; an exported folder must be what the run was planned with."""
+    parent, recorded = parent_of(run), run.read_json("parent.json").get("identity")
+    if isinstance(parent, ExportedFolder) and parent.identity != recorded:
+        expected = f"the weights that the run was planned with ({recorded}, now {parent.identity})"
+        raise ConfigError(Problem("parent", str(parent.path), expected, "plan it again: qk fit"))
+    return parent
 
 
 def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:

@@ -158,20 +158,33 @@ def open_page(host: str = "127.0.0.1", port: int | None = None) -> Page:
     if file is not None and not file.is_file():
         fix = "train something: qk fit laptop/stage1; where runs/ has runs: qk track rebuild"
         raise ConfigError(Problem("MLflow store", str(file), "a store; nothing tracked yet", fix))
-    return Page(host, _free_port(host, port), runs_root() / "mlflow" / "ui.log")
+    return Page(host, free_port(host, port), runs_root() / "mlflow" / "ui.log")
 
 
-def _free_port(host: str, wanted: int | None) -> int:
+def free_port(host: str, wanted: int | None, first: int = FIRST_PORT) -> int:
+    """Choose a port to listen at.
+
+    Args:
+        host: address to listen at.
+        wanted: the port, None for the first free one.
+        first: where to begin to look.
+
+    Returns:
+        The port.
+
+    Raises:
+        ConfigError: it is none, or taken.
+    """
     if wanted is not None:
         if not 1 <= wanted <= 65535:
             raise ConfigError(Problem("--port", wanted, "1 to 65535", "choose another"))
         _try(host, wanted)
         return wanted
-    for port in range(FIRST_PORT, FIRST_PORT + NUM_PORTS):
+    for port in range(first, first + NUM_PORTS):
         with contextlib.suppress(ConfigError):
             _try(host, port)
             return port
-    _try(host, FIRST_PORT)  # says why
+    _try(host, first)  # says why
     raise AssertionError("a port became free")
 
 

@@ -1,0 +1,9 @@
+"""Drawing with a finished run or an exported folder, the diffusers way.
+
+`QueryKontextPipeline.from_run(RUN)("make the hair red", images=[("source", "me.png")], seed=1)`
+"""
+
+from qk_lightning.pipeline.query_kontext import QueryKontextPipeline, check_sampling
+from qk_lightning.pipeline.requests import Picture
+
+__all__ = ["Picture", "QueryKontextPipeline", "check_sampling"]

@@ -1,0 +1,213 @@
+"""The page of `qk generate --ui`: one prompt drawn by several runs, seed by seed.
+
+`draw_grid` is what the page does, without gradio; `build_page` puts fields around it. Not here:
+the server (cli/draw_page.py).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qk_lightning.config.arguments import check_seed
+from qk_lightning.config.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from qk_lightning.pipeline import Picture, QueryKontextPipeline
+
+NUM_REFERENCES = 3  # fields of the page
+MAX_LOADED = 4  # runs whose parts stay in memory
+SHOWN = 256  # smaller pictures are enlarged to about that for the eye
+# Arguments of the pipeline that an empty field leaves to the run: name -> label.
+NUMBERS = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance, prompt",
+    "image_guidance_scale": "guidance, pictures",
+    "height": "height",
+    "width": "width",
+}
+WHOLE = ("num_inference_steps", "height", "width")
+
+
+@dataclass
+class Pipelines:
+    """Pipelines by the name of their run; those used last stay loaded.
+
+    Args:
+        load: makes the pipeline of a run.
+    """
+
+    load: Callable[[str], QueryKontextPipeline]
+    _loaded: dict[str, QueryKontextPipeline] = field(default_factory=dict)
+
+    def get(self, run: str) -> QueryKontextPipeline:
+        """Return a run's pipeline.
+
+        Args:
+            run: its name.
+        """
+        pipeline = self._loaded.pop(run, None) or self.load(run)
+        self._loaded[run] = pipeline  # the newest last
+        while len(self._loaded) > MAX_LOADED:
+            del self._loaded[next(iter(self._loaded))]
+        return pipeline
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What was drawn.
+
+    Args:
+        pictures: (picture, caption), run by run, seed by seed.
+        columns: seeds.
+        said: a line for people.
+    """
+
+    pictures: list[tuple[Image, str]]
+    columns: int
+    said: str
+
+
+def read_seeds(text: str) -> list[int]:
+    """Read seeds as people write them: `0`, `0, 1, 7`, `0-3`.
+
+    Args:
+        text: what stands in the field.
+
+    Returns:
+        The seeds, each once.
+
+    Raises:
+        ConfigError: it is no such list.
+    """
+    seeds: list[int] = []
+    for word in re.split(r"[\s,;]+", text.strip()):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        if match is None:
+            raise ConfigError(Problem("seeds", text, "whole numbers", "for example 0, 1, or 0-3"))
+        first, last = int(match[1]), int(match[2] or match[1])
+        check_seed("seeds", first)
+        check_seed("seeds", last)
+        if last - first > 99:
+            raise ConfigError(Problem("seeds", text, "up to 100 of them", "for example 0-3"))
+        seeds += range(first, last + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def draw_grid(
+    pipelines: Pipelines,
+    runs: Sequence[str],
+    prompt: str,
+    images: Sequence[tuple[str, Picture]],
+    seeds: str,
+    options: Mapping[str, float | int | None],
+) -> Grid:
+    """Draw the same with every run: the same prompt, pictures and noise.
+
+    Args:
+        pipelines: makes the pipelines.
+        runs: names of runs.
+        prompt: the caption or instruction.
+        images: pairs of role and picture.
+        seeds: as `read_seeds` reads them.
+        options: numbers by the pipeline's argument; None = the run's own.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        ConfigError: no run is chosen, or a run cannot draw this.
+    """
+    if not runs:
+        raise ConfigError(Problem("runs", None, "at least one run", "choose one above"))
+    numbers = read_seeds(seeds)
+    given = {
+        name: int(value) if name in WHOLE else float(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    pictures, began = [], time.perf_counter()
+    for run in runs:
+        pipeline = pipelines.get(run)
+        for seed in numbers:
+            (picture,) = pipeline(prompt, images=list(images), seed=seed, **given)
+            pictures.append((_for_the_eye(picture), f"{run}, seed {seed}"))
+    seconds = time.perf_counter() - began
+    said = f"{len(pictures)} pictures in {seconds:.1f} s, loading included"
+    return Grid(pictures, len(numbers), said)
+
+
+def _for_the_eye(picture: Image) -> Image:
+    """Enlarge a small picture by a whole factor, its pixels kept square."""
+    factor = max(1, SHOWN // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), resample=0)
+
+
+def build_page(
+    pipelines: Pipelines,
+    runs: Sequence[str],
+    chosen: Sequence[str],
+    start: Mapping[str, Any] | None = None,
+) -> Any:
+    """Build the page; gradio must be installed.
+
+    Args:
+        pipelines: makes the pipelines.
+        runs: names of all runs that can be chosen.
+        chosen: those that are chosen at first.
+        start: what stands in the fields at first, by their name.
+
+    Returns:
+        gradio's Blocks, not yet served.
+    """
+    import gradio as gr
+
+    start = start or {}
+    # What is uploaded is kept for an hour, not for ever.
+    with gr.Blocks(title="qk generate", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        names = gr.Dropdown(list(runs), value=list(chosen), multiselect=True, label="runs")
+        prompt = gr.Textbox(value=start.get("prompt", ""), label="prompt", lines=2)
+        with gr.Row():
+            labels = ["source", *(f"reference {n + 1}" for n in range(NUM_REFERENCES))]
+            values = list(start.get("images", ()))
+            values += [None] * (len(labels) - len(values))
+            pictures = [
+                gr.Image(value=value, type="pil", label=label, height=180)
+                for label, value in zip(labels, values, strict=True)
+            ]
+        with gr.Row():
+            seeds = gr.Textbox(value=str(start.get("seeds", "0")), label="seeds, such as 0-3")
+            numbers = [
+                gr.Number(
+                    value=start.get(name),
+                    label=f"{label} (empty: the run's own)",
+                    precision=0 if name in WHOLE else None,
+                )
+                for name, label in NUMBERS.items()
+            ]
+        button = gr.Button("draw", variant="primary")
+        gallery = gr.Gallery(label="a row a run, a column a seed", format="png", height="auto")
+        said = gr.Markdown()
+
+        def draw(
+            names: list[str], prompt: str, seeds: str, *fields: Any
+        ) -> tuple[Any, str]:  # gradio hands over the fields in order
+            given, values = fields[: len(pictures)], fields[len(pictures) :]
+            roles = ["source", *["reference"] * NUM_REFERENCES]
+            images = [(r, p) for r, p in zip(roles, given, strict=True) if p is not None]
+            options = dict(zip(NUMBERS, values, strict=True))
+            try:
+                grid = draw_grid(pipelines, names, prompt, images, seeds, options)
+            except ConfigError as error:
+                raise gr.Error(str(error), duration=None, print_exception=False) from error
+            return gr.Gallery(value=grid.pictures, columns=grid.columns), grid.said
+
+        fields = [names, prompt, seeds, *pictures, *numbers]
+        outputs = [gallery, said]
+        gr.on([button.click, prompt.submit], draw, fields, outputs, api_name="draw")
+    return page
