@@ -27,10 +27,8 @@ def sizes_table(sizes: Sequence[Size]) -> str:
     for size in sizes:
         off = size.millions / size.published - 1
         about = "about " if size.tolerance > 0.1 else ""
-        lines.append(
-            f"| {size.what} | {size.millions:,.1f} M | {about}{size.published:,.0f} M | {off:+.1%} | "
-            f"{size.source} |"
-        )
+        ours, theirs = f"{size.millions:,.1f} M", f"{about}{size.published:,.0f} M"
+        lines.append(f"| {size.what} | {ours} | {theirs} | {off:+.1%} | {size.source} |")
     return "\n".join(lines)
 
 

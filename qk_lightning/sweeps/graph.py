@@ -15,7 +15,6 @@ from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.run_folder import RunFolder
 
-
 FIXED_SHARE = 0.25  # of a preset's figure: loading, saving, scoring, however few the steps
 
 
