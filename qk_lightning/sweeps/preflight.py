@@ -88,6 +88,11 @@ def _check_parts(cfg: DictConfig, parent: DictConfig) -> None:
         expected = f"a multiple of {unit}, the pixels of {cells}"
         fix = f"set data.world.size={max(unit, cfg.data.world.size // unit * unit)}"
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
+    most = getattr(parts.get("objective"), "max_inference_steps", None)
+    if most is not None and cfg.sampling.num_inference_steps > most:
+        key, steps = "sampling.num_inference_steps", cfg.sampling.num_inference_steps
+        expected = f"{most} or less with objective={cfg.objective.name}"
+        problems.append(Problem(key, steps, expected, f"set {key}={min(30, most)}"))
     if problems:
         raise ConfigError(problems)
 
