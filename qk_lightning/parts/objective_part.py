@@ -14,7 +14,13 @@ from qk_lightning.parts.base import Part
 
 
 class ObjectivePart(Part):
-    """A way to train a head and to draw with it; the head returns what `target` gives."""
+    """A way to train a head and to draw with it; the head returns what `target` gives.
+
+    Attributes:
+        max_inference_steps: Most steps that its sampler can take; None for any number.
+    """
+
+    max_inference_steps: int | None = None
 
     def draw_sigma(self, uniform: Tensor, num_cells: int | None = None) -> Tensor:
         """Turn uniform numbers into noise levels by the inverse distribution function.

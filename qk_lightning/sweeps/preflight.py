@@ -95,6 +95,11 @@ def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
         fix = f"set data.world.size={max(stride, cfg.data.world.size // stride * stride)}"
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
     problems += head_problems(parts, cfg, world, unseen=VLM_ALONE)
+    most = getattr(parts.get("objective"), "max_inference_steps", None)
+    if most is not None and cfg.sampling.num_inference_steps > most:
+        key, steps = "sampling.num_inference_steps", cfg.sampling.num_inference_steps
+        expected = f"{most} or less with objective={cfg.objective.name}"
+        problems.append(Problem(key, steps, expected, f"set {key}={min(30, most)}"))
     if problems:
         raise ConfigError(problems)
 

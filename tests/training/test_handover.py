@@ -100,6 +100,12 @@ def test_a_picture_size_that_the_codec_cannot_cut_is_found_before_training() -> 
         check(plan_chain("tiny/stage1", ["data.world.size=40", "head.patch=2"]))
 
 
+def test_more_steps_than_the_objective_has_are_found_before_training() -> None:
+    steps = "stage1.sampling.num_inference_steps=2000"
+    with pytest.raises(ConfigError, match="1000 or less with objective=ddpm"):
+        check(plan_chain("tiny/stage1", ["objective=ddpm", steps]))
+
+
 def test_nothing_measured_is_a_choice() -> None:
     run = train("tiny/stage1", "validation.num_samples=0", "validation.num_images=0", "max_steps=1")
     assert run.is_done

@@ -44,6 +44,7 @@ class DDPM(ObjectivePart):
     """
 
     version = 1
+    max_inference_steps = NUM_TIMESTEPS
 
     def __init__(
         self,
