@@ -6,6 +6,7 @@ whole chain; everything else touches the named stage alone; `stage1.` and `all.`
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from qk_lightning.config.atomic import write_json
 from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder, open_folder
+from qk_lightning.config.handover import handover_problems
 from qk_lightning.config.identity import identity_of
 from qk_lightning.config.layers import full_key, load_layers
 from qk_lightning.config.paths import find_preset, project_root, runs_root, user_path
@@ -87,10 +89,14 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
 
     Raises:
         ConfigError: with everything that is wrong; among others an override of a stage that the
-            chain does not have, and a parent that does not exist.
+            chain does not have, a parent that does not exist, and a part that is handed over
+            and is another one in the parent.
     """
     check_preset(preset)
     chain = _compose_chain(preset, check_overrides(overrides))
+    pairs = itertools.pairwise(composed.cfg for composed in chain)
+    if problems := [item for cfg, after in pairs for item in handover_problems(after, cfg)]:
+        raise ConfigError(problems)
     plans: list[StagePlan] = []
     for composed in chain:
         parent = plans[-1] if plans else None
