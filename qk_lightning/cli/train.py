@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder
+from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import (
     check_folder,
     find_preset,
@@ -27,7 +28,7 @@ from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep
 from qk_lightning.tracking.mlflow_store import check_tracking
-from qk_lightning.tracking.provenance import source_changes
+from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 UNCHECKED = "parts, data and tasks are checked at the start, or now: --check"
 
@@ -89,8 +90,8 @@ def describe_chain(runs: Sequence[PlannedRun]) -> list[str]:
             lines.append(_describe_exported(plan.parent_folder))
         if run.done:
             changed = source_changes(folder)
-            count = f"{len(changed)} file{'s' if len(changed) > 1 else ''} differ"
-            state = f"done, by other code ({count}; --redo)" if changed else "done"
+            why = f"by other code ({describe_changes(changed)}; --redo)" if changed else ""
+            state = f"done, {why}" if changed else "done"
         else:
             state = _describe_left(run)
         lines.append(f"{plan.stage:<12} {folder.name:<36} {state}")
@@ -98,11 +99,22 @@ def describe_chain(runs: Sequence[PlannedRun]) -> list[str]:
             unused = f"name={plan.cfg.name} is not used"
             lines.append(f"{'':<12} (the same run as {folder.name}, so {unused})")
         if plan.overrides:
-            lines.append(f"{'':<12} with {', '.join(plan.overrides)}")
+            lines.append(f"{'':<12} with {', '.join(map(_said_of(plan), plan.overrides))}")
     seconds = makespan({run.identity: run for run in runs}, 1)
     if seconds:
         lines.append(f"estimated time: {format_seconds(seconds)}")
     return lines
+
+
+def _said_of(plan: StagePlan) -> Callable[[str], str]:
+    """Return what shows an override, with the part that it takes the place of."""
+
+    def shown(text: str) -> str:
+        """Write one override."""
+        old = plan.replaced.get(full_key(text.partition("=")[0].strip()))
+        return f"{text} (was {old})" if old else text
+
+    return shown
 
 
 def _describe_left(run: PlannedRun) -> str:
@@ -128,15 +140,15 @@ def describe_scores(run: RunFolder) -> list[str]:
     """
     levels = read_levels(run.path)
     lines = []
+    shown: dict[str, float] = {}
     for metric, value in sorted(run.last_metrics().items()):
         if metric.startswith(("val/", "eval/")):
-            beside = [f"{NAMES[control]} {level:.3g}"
-                      for control, level in in_order(levels.get(metric, {})).items()]  # fmt: skip
+            controls = in_order(levels.get(metric, {}))
+            shown |= controls
+            beside = [f"{NAMES[control]} {level:.3g}" for control, level in controls.items()]
             lines.append(f"{metric:<40}{value:>12.5g}   {', '.join(beside)}".rstrip())
-    if any(levels.get(metric) for metric in levels):
-        lines.append("beside a score: " + ", ".join(f"{NAMES[key]}, {MEANINGS[key]}"
-                     for key in ("recon", "own_shuffled")))  # fmt: skip
-    return lines
+    lines += ["beside a score stands what it would be for"] if shown else []
+    return lines + [f"  {NAMES[control]}: {MEANINGS[control]}" for control in in_order(shown)]
 
 
 def _check_only(plans: Sequence[StagePlan]) -> int:

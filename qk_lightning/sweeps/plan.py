@@ -21,7 +21,7 @@ from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
-from qk_lightning.tracking.provenance import source_changes
+from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class SweepPlan:
     def _notes(self) -> list[str]:
         notes = []
         if self.changes:
-            count = len({file for files in self.changes.values() for file in files})
+            files = {file for files in self.changes.values() for file in files}
             notes.append(
-                f"* done by other code ({count} {'files differ' if count > 1 else 'file differs'}):"
-                " `--redo` trains those runs again"
+                f"* done by other code ({describe_changes(files)}): "
+                "`--redo` trains those runs again"
             )
         if not self.to_run:
             return [*notes, "nothing to run"]

@@ -86,7 +86,9 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
     system = build_system(cfg, entries, run.path.parent)
     system.configure_model()
-    print("\n".join(describe(entries)))
+    checkpoint = latest_checkpoint(run)
+    step = run.last_checkpoint_step if checkpoint else 0
+    print("\n".join(describe(entries, cfg.trainable, step)))
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     write_json(run.path / "parameters.json", count_parameters(system.parts))
     write_json(run.provenance_json, provenance.collect())
@@ -99,7 +101,7 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
-    _fit(run, trainer, system, data)
+    _fit(run, trainer, system, data, checkpoint)
     system.to(device)  # Lightning leaves it on the CPU
     if ema is not None:
         ema.swap(system)
@@ -113,13 +115,14 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     keep_newest(run)
 
 
-def _fit(run: RunFolder, trainer: Trainer, system: System, data: DataModule) -> None:
-    """Train from the last checkpoint that can be read.
+def _fit(
+    run: RunFolder, trainer: Trainer, system: System, data: DataModule, checkpoint: Path | None
+) -> None:
+    """Train, from a checkpoint if there is one.
 
     Raises:
         KeyboardInterrupt: the user stopped it.
     """
-    checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         step = run.last_checkpoint_step
         data.start_step = step

@@ -332,3 +332,33 @@ def test_a_real_ctrl_c_to_a_real_process(
     assert main(words) == 0
     assert f"goes on from step {step}" in capsys.readouterr().out
     assert run.is_done
+
+
+SWEEP = """
+preset: tiny/stage1
+overrides: [max_steps=4000, checkpoint_every=4000]
+axes: {queries.num_queries: [1, 2]}
+seeds: [0]
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_sweep_keeps_the_steps_of_its_members(root: Path) -> None:
+    (root / "mine.yaml").write_text(SWEEP)
+    words = [sys.executable, "-m", "qk_lightning", "sweep", str(root / "mine.yaml")]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        end = time.monotonic() + 300
+        while len(list(root.glob("runs/*/metrics.csv"))) < 2 and time.monotonic() < end:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the members too
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopping 2 runs: each ends its step and keeps it" in out
+    assert "Traceback" not in err
+    for run in list_runs():
+        assert run.status["state"] == "stopped"
+        assert run.last_checkpoint_step > 0
+        assert not run.lock().is_held
