@@ -167,7 +167,8 @@ class _Checker:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, kind) or isinstance(value, bool):
-            self._add(key, value, f"{kind.__name__}", f"write {example_of(kind.__name__)}")
+            fix = f"write {example_of(kind.__name__)}: {TOP_LEVEL[key][2]}"
+            self._add(key, value, f"{kind.__name__}", fix)
         return value
 
     def _part(self, family: str, node: Any, key: str) -> dict[str, Any] | None:

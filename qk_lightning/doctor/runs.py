@@ -44,7 +44,8 @@ def _unfinished(runs: list[RunFolder]) -> Iterator[Finding]:
         error = str(run.status.get("error") or "").partition("\n")[0]
         why = f" ({error})" if run.state == "failed" and error else ""
         text = f"{run.state} at step {run.status.get('step', 0)} of {total}{why}"
-        fix = f"the same command goes on from step {step}; or qk runs rm {run.name}"
+        how = f"goes on from step {step}" if step else "starts it again (it has no checkpoint)"
+        fix = f"the same command {how}; or qk runs rm {run.name}"
         yield Finding(run.name, "note", text, fix)
 
 

@@ -223,11 +223,14 @@ def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:
 
 
 def _begun(runs: Sequence[PlannedRun]) -> str:
-    """Say how far runs are that were stopped: they go on from their last checkpoints."""
+    """Say how far runs are that were stopped: they go on from their last checkpoints, if any."""
     steps = [step for run in runs if (step := run.folder.last_checkpoint_step)]
+    lost = [run for run in runs
+            if not run.folder.last_checkpoint_step and run.folder.status.get("step")]  # fmt: skip
+    again = f", {len(lost)} interrupted without a checkpoint" if lost else ""
     if not steps:
-        return ""
-    return f", 1 at step {steps[0]}" if len(steps) == 1 else f", {len(steps)} begun"
+        return again
+    return (f", 1 at step {steps[0]}" if len(steps) == 1 else f", {len(steps)} begun") + again
 
 
 def format_seconds(seconds: float) -> str:
