@@ -15,7 +15,7 @@ import torch
 from malformed_case import Case
 from safetensors.torch import save_file
 
-DRAW = "generate stage2 --output ROOT/out"
+DRAW = "generate stage2 --prompt x --output ROOT/out"
 
 
 def run_of(root: Path, stage: str) -> Path:

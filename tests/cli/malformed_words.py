@@ -52,7 +52,7 @@ CASES = [
     Case("a prompt without its flag", ("generate", "stage2", "a person"), ("a person", "usage")),
     Case("a file for a folder", "generate stage2 --output ROOT/out", ("--output", "is a file"),
          {"out": "mine"}),
-    Case("no such run", "generate stage9", ("run = 'stage9'", "known: stage1-")),
+    Case("no such run", "generate stage9 --prompt x", ("run = 'stage9'", "known: stage1-")),
     Case("two runs of a name", "runs show stage", ("run = 'stage'", "name one of them")),
     Case("a needed run", "runs rm stage1", ("run", "remove stage2-")),
     Case("removing nothing", ("runs", "rm", ""), ("run = ''", "a run's name")),
