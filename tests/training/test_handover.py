@@ -130,7 +130,7 @@ def test_ctrl_c_stops_resumably(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_stage(run.path, interrupt)
     assert run.status["state"] == "stopped"
-    assert run.last_checkpoint_step == 3  # every second step has one, and this is the one it came in
+    assert run.last_checkpoint_step == 3  # the step that it came in
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     run_stage(run.path)
     assert run.is_done
