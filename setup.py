@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
-        "ui": ["gradio>=6.0"],
+        "ui": ["gradio>=6.31"],
         "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,
