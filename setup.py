@@ -48,13 +48,8 @@ setup(
     extras_require={
         "gguf": ["gguf>=0.10"],  # language models in GGUF files; see parts/vlms/from_gguf.py
         # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
-<<<<<<< HEAD
-        "ui": ["gradio>=6.0"],
-        "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
-=======
         "ui": ["gradio>=6.31"],
-        "notebooks": ["jupyterlab>=4.2", *NOTEBOOKS],
->>>>>>> e5c87be70c360ee7f6f5b8f9d97712d18b1e6a0d
+        "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,
             "pytest>=8.0",
