@@ -98,7 +98,9 @@ def _kind_of(name: str) -> str:
     if "preset" in own:
         return "sweep"
     values = load_layers(name)[0].values
-    return "stage" if "system" in values and "trainable" in values else ""
+    system = values.get("system")
+    is_named = isinstance(system, str) or (isinstance(system, dict) and "name" in system)
+    return "stage" if is_named and "trainable" in values else ""
 
 
 def check_weights() -> Iterator[Finding]:
