@@ -52,7 +52,8 @@ def plan(words: list[str]) -> None:
     elif options.verb == "config":
         assert main(words) == 0
     elif options.verb == "generate":
-        known(options.run)
+        for name in options.run:
+            known(name)
     elif options.verb == "evaluate":
         *runs, suite = [word for word in options.words if "=" not in word]
         assert suite in (*list_suites(), "all", "readers")

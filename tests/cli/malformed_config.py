@@ -129,7 +129,7 @@ SWEEPS = [
     sweep("seeds of words", GOOD_SWEEP + "seeds: [one]\n", "seeds = ['one']", "[0, 1, 2]"),
     sweep("no slots", GOOD_SWEEP + "slots: 0\n", "slots = 0", "slots: 1"),
     sweep("an axis that is no option", "preset: tiny/stage1\naxes: {queries.num: [1]}\n",
-          "queries.num = 1", "known: init_std, num_queries"),
+          "queries.num = 1", "known: init_std, layer, num_queries"),
     sweep("an open bracket in a sweep", "preset: a\naxes: {a: [1\n", "bad.yaml:3", "mend"),
     sweep("a binary sweep", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "bad.yaml", "text in UTF-8"),
     sweep("a list for a sweep", "- 1\n", "bad.yaml", "`key: value` lines"),
