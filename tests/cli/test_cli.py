@@ -90,7 +90,7 @@ def test_config_shows_values_with_their_origin(capsys: pytest.CaptureFixture[str
         (["fit", "tiny/stage1", "head.latent_channels=4"], "take it out"),
         (["fit", "tiny/stage1", "vlm.path=nowhere/at/all"], "nowhere/at/all"),
         (["fit", "tiny/stage1", "stage7.seed=1"], "a stage of this chain"),
-        (["fit", "tiny/stage1", "parent=runs/gone"], "a preset, a run folder or an exported folder"),
+        (["fit", "tiny/stage1", "parent=runs/gone"], "a run folder or an exported folder"),
         (["fit", "tiny/stage1", "queries.num_queries=0"], "num_queries"),
         (["fit", "tiny/stage1", "data.tasks={fly: 1}"], "fly"),
         (["sweep", "sweeps/nothing"], "a YAML file"),
