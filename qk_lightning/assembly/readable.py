@@ -30,7 +30,7 @@ def damaged_bases(cfg: DictConfig, families: Iterable[str]) -> list[Problem]:
     for family in families:
         path = cfg[family].get("path")
         if path and is_local(path):
-            folder = resolve_path(path, f"{family}.path")
+            folder = resolve_path(path, f"{family}.path") / (cfg[family].get("subfolder") or "")
             fix = "copy or fetch the file again"
             problems += [
                 Problem(f"{family}.path", path, f"whole safetensors ({reason})", fix)
