@@ -194,7 +194,7 @@ def test_its_export_is_a_folder_for_path(load, queries, name, tmp_path):
     assert torch.equal(again(inputs, queries).kontext, vlm(inputs, queries).kontext)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["qwen3_vl", "causal_lm"])
 def test_checkpointed_layers_give_the_same_states_of_every_layer(load, queries, name):
     plain, checkpointed = load(name), load(name, gradient_checkpointing=True)
     inputs = plain.prepare(PROMPTS)
