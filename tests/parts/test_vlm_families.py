@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_vlms import MAKERS, NUM_LAYERS, WIDTH, make_tiny_vlm
 
 from qk_lightning.assembly.build import class_of
+from qk_lightning.bench.tiny_vlms import MAKERS, NUM_LAYERS, WIDTH, make_tiny_vlm
 from qk_lightning.parts.base import load_weights
 
 torch.set_num_threads(1)  # many small operations: threads only get in each other's way

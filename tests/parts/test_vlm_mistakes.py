@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_vlms import CHAT, MAKERS, TILE, make_tiny_vlm
 from torch import nn
 
 from qk_lightning.assembly.build import class_of
+from qk_lightning.bench.tiny_vlms import CHAT, MAKERS, TILE, make_tiny_vlm
 from qk_lightning.parts.vlms import checkpoint
 from qk_lightning.parts.vlms.inputs import VLMInputs
 from qk_lightning.parts.vlms.tiles import any_resolution, padded_squares, square_tiles
