@@ -52,6 +52,9 @@ def plan(words: list[str]) -> None:
     elif options.verb == "config":
         assert main(words) == 0
     elif options.verb == "generate":
+        for name in options.run:
+            known(name)
+    elif options.verb == "export":
         known(options.run)
     elif options.verb == "evaluate":
         *runs, suite = [word for word in options.words if "=" not in word]

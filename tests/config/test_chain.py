@@ -55,7 +55,7 @@ def test_what_an_override_reaches(key: str, override: str, expected: list[object
         ("stage4.optimizer.lr=1", "a stage of this chain (stage1, stage2, stage3)"),
         ("stage1.optimizer.lrr=1", "did you mean 'lr'"),
         ("stage2.parent=tiny/stage9", "stage9"),
-        ("parent=nowhere", "a preset or a run folder"),
+        ("parent=nowhere", "a preset, a run folder or an exported folder"),
     ],
 )
 def test_a_wrong_stage_or_parent_is_named(override: str, said: str) -> None:
