@@ -93,7 +93,8 @@ def build_part(family: str, node: DictConfig, seed: int, wired: Mapping[str, int
     except OSError as error:  # a folder or hub without such a model
         raise ConfigError(_unreadable(family, options.get("path"), error)) from error
     except ValueError as error:
-        problem = Problem(family, name, f"options that fit together ({error})", "change them")
+        fix = f"its options: qk config PRESET --explain {family}"
+        problem = Problem(family, name, f"options that fit together ({error})", fix)
         raise ConfigError(problem) from error
     return part
 

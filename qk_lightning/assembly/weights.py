@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from safetensors import SafetensorError
@@ -225,11 +225,15 @@ def replay(
     return parts
 
 
-def describe(entries: Iterable[Entry]) -> list[str]:
+def describe(
+    entries: Iterable[Entry], trainable: Mapping[str, Any] | None = None, step: int = 0
+) -> list[str]:
     """Say where each part's weights come from, for people.
 
     Args:
         entries: in the order they are replayed.
+        trainable: how parts are trained, of a run that goes on.
+        step: that of the checkpoint that it goes on from; 0 for none.
 
     Returns:
         A line a part.
@@ -239,6 +243,12 @@ def describe(entries: Iterable[Entry]) -> list[str]:
     for entry in entries:
         origin = run_of(entry.file) if entry.action in ("load", "merge_lora") else entry.file
         lines.setdefault(entry.part, []).append(f"{words[entry.action]} {origin}".strip())
+    for part, how in (trainable or {}).items() if step else ():
+        kept = f"from its checkpoint, step {step}"
+        if how == "full":
+            lines[part] = [kept]
+        elif not isinstance(how, str):  # `frozen` is not in a resolved configuration
+            lines.setdefault(part, []).append(f"+ LoRA {kept}")
     return [f"{part:<12} {', '.join(steps)}" for part, steps in lines.items()]
 
 

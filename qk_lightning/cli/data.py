@@ -49,7 +49,8 @@ def data(options: argparse.Namespace) -> int:
     world.prepare()
     if options.action == "leakage":
         return _leakage(world, options.limit)
-    path = Path(options.output or runs_root() / f"{node['name']}_sheet.png")
+    name = Path(options.world).stem if options.world.endswith(".jsonl") else node["name"]
+    path = Path(options.output or runs_root() / f"{name}_sheet.png")
     _show(world, path, options.per_task)
     return 0
 
@@ -57,7 +58,7 @@ def data(options: argparse.Namespace) -> int:
 def _check_numbers(options: argparse.Namespace) -> None:
     given = {"--per-task": options.per_task, "--limit": options.limit}
     problems = [
-        Problem(flag, value, "1 or more", "raise it")
+        Problem(flag, value, "1 or more", "for example 1")
         for flag, value in given.items()
         if value is not None and value < 1
     ]

@@ -68,6 +68,7 @@ def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from qk_lightning.config.arguments import check_once
     from qk_lightning.config.errors import ConfigError
 
     # Nothing of ours asks a hub for files that a path names; retries offline take a minute.
@@ -79,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         for number in ours:
             signal.signal(number, _stop)
+        check_once(getattr(options, "overrides", ()))
         return int(getattr(module, options.function)(options))
     except ConfigError as error:
         print(f"qk {options.verb}: {error}", file=sys.stderr)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from qk_lightning.cli.wrong_words import unknown_option, with_fix
 from qk_lightning.config.paths import list_suites
 
 EXAMPLES = """\
@@ -35,10 +37,35 @@ everything else the named stage; `stage1.` or `all.` before the key says otherwi
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
+class TopParser(argparse.ArgumentParser):
+    """The parser of `qk`: what a verb does not know is said by the verb."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse, and refuse what is left over under the name of the verb."""
+        words = sys.argv[1:] if args is None else list(args)
+        options, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            verbs = next(item.choices for item in self._actions if item.dest == "verb")
+            parser = verbs[options.verb] if verbs and options.verb else self
+            flags = [word for word in unknown if word.startswith("-")]
+            parser.error(unknown_option(parser, (flags or unknown)[0], words))
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2; the message has its fix."""
+        self.exit(2, f"{self.prog}: {with_fix(self, message)}\n")
+
+
 class VerbParser(argparse.ArgumentParser):
     """A verb's parser that takes its overrides anywhere, after its flags too."""
 
     _is_inside = False
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2; the message has its fix."""
+        self.exit(2, f"{self.prog}: {with_fix(self, message)}\n")
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -58,7 +85,7 @@ class VerbParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser with all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = TopParser(
         prog="qk",
         description="Ablations of unified image generation and editing, composed from YAML.",
         epilog=EXAMPLES,
@@ -117,7 +144,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
         help="a run, by its folder, name or the beginning of either; an exported folder; a preset"
         " that was trained; with --ui several",
     )
-    generate.add_argument("--prompt", default="", help="caption or instruction; may be empty")
+    generate.add_argument("--prompt", default=None, help='caption or instruction; "" for none')
     generate.add_argument("--source", nargs=1, default=[], metavar="PNG", help="picture to edit")
     generate.add_argument(
         "--reference", nargs="+", default=[], metavar="PNG", help="pictures whose identity is kept"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.find_runs import children_of, find_run, list_runs
@@ -11,7 +12,7 @@ from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.tracking.provenance import source_changes
+from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 NUM_ARGUMENTS = {"list": 0, "show": 1, "rm": 1, "export": 3}
 
@@ -43,16 +44,31 @@ def _list() -> int:
         print(f"no runs under {runs_root()}; train one: qk fit laptop/stage1")
         return 0
     width = max(len(run.name) for run in found)
-    print(f"{'run':<{width}}  {'state':<11} {'steps':>11} {'val/loss':>9} {'seconds':>8}")
+    head = f"{'run':<{width}}  {'state':<11} {'steps':>11} {'val/loss':>9} {'seconds':>8}"
+    print(f"{head} {'seed':>4}  made with")
     for run in found:
         status = run.status
         loss = run.last_metrics().get("val/loss")
         steps = f"{status.get('step', 0)}/{status.get('max_steps', '?')}"
         shown = f"{loss:.4f}" if loss is not None else "-"
-        mark = "  other code" if run.is_done and source_changes(run) else ""
         seconds = status.get("seconds", 0.0)
-        print(f"{run.name:<{width}}  {run.state:<11} {steps:>11} {shown:>9} {seconds:>8.0f}{mark}")
+        line = f"{run.name:<{width}}  {run.state:<11} {steps:>11} {shown:>9} {seconds:>8.0f}"
+        print(f"{line} {_seed(run):>4}  {_made_with(run)}".rstrip())
     return 0
+
+
+def _seed(run: RunFolder) -> str:
+    """Return the seed; reading the whole configuration of hundreds of runs would take seconds."""
+    text = (run.path / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^seed: (\d+)$", text, re.MULTILINE)
+    return found.group(1) if found else "?"
+
+
+def _made_with(run: RunFolder) -> str:
+    """Say what distinguishes a run from its preset; name and seed have columns of their own."""
+    apart = ("seed", "name")
+    words = [text for text in run.overrides if text.partition("=")[0] not in apart]
+    return "; ".join([*words, *(["other code"] if run.is_done and source_changes(run) else [])])
 
 
 def _show(text: str) -> int:
@@ -68,7 +84,7 @@ def _show(text: str) -> int:
     for metric, value in sorted(run.last_metrics().items()):
         print(f"{metric:<40}{value:>12.5g}")
     if changed := source_changes(run):
-        print(f"done by other code ({len(changed)} files differ): {', '.join(changed)}")
+        print(f"done by other code: {describe_changes(changed, len(changed))}")
     return 0
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder
+from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import (
     check_folder,
     find_preset,
@@ -27,7 +28,9 @@ from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep
 from qk_lightning.tracking.mlflow_store import check_tracking
-from qk_lightning.tracking.provenance import source_changes
+from qk_lightning.tracking.provenance import describe_changes, source_changes
+
+UNCHECKED = "parts, data and tasks are checked at the start, or now: --check"
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -49,8 +52,11 @@ def fit(options: argparse.Namespace) -> int:
         changed = [plan.identity for plan in plans if source_changes(plan.folder)]
         graph, doomed = plan_redo(graph, changed)
     print("\n".join([*describe_chain(list(graph.values())), *describe_redo(doomed)]))
-    if options.plan or options.check:
-        return _check_only(plans) if options.check else 0
+    if options.check:
+        return _check_only(plans)
+    if options.plan:
+        print(UNCHECKED)
+        return 0
     if not all(run.done for run in graph.values()):
         print("loading the libraries", flush=True)
     check(as_new(run for run in graph.values() if not run.done))
@@ -63,7 +69,8 @@ def fit(options: argparse.Namespace) -> int:
     elif outcome.interrupted:
         left = next((plan.folder for plan in plans if not plan.folder.is_done), last)
         step = left.last_checkpoint_step
-        print(f"stopped; the same command goes on with {left.name} from step {step}")
+        where = f"from step {step}" if step else "from its start: no step was kept"
+        print(f"stopped; the same command goes on with {left.name} {where}")
     return outcome.exit_status
 
 
@@ -83,19 +90,43 @@ def describe_chain(runs: Sequence[PlannedRun]) -> list[str]:
             lines.append(_describe_exported(plan.parent_folder))
         if run.done:
             changed = source_changes(folder)
-            count = f"{len(changed)} file{'s' if len(changed) > 1 else ''} differ"
-            state = f"done, by other code ({count}; --redo)" if changed else "done"
-        elif folder.checkpoints.is_dir() and not folder.is_done:
-            state = f"goes on from step {folder.last_checkpoint_step}"
+            why = f"by other code ({describe_changes(changed)}; --redo)" if changed else ""
+            state = f"done, {why}" if changed else "done"
         else:
-            state = f"runs ({plan.cfg.trainer.max_steps} steps)"
+            state = _describe_left(run)
         lines.append(f"{plan.stage:<12} {folder.name:<36} {state}")
+        if folder.name != f"{plan.cfg.name}-{plan.identity}":
+            unused = f"name={plan.cfg.name} is not used"
+            lines.append(f"{'':<12} (the same run as {folder.name}, so {unused})")
         if plan.overrides:
-            lines.append(f"{'':<12} with {', '.join(plan.overrides)}")
+            lines.append(f"{'':<12} with {', '.join(map(_said_of(plan), plan.overrides))}")
     seconds = makespan({run.identity: run for run in runs}, 1)
     if seconds:
         lines.append(f"estimated time: {format_seconds(seconds)}")
     return lines
+
+
+def _said_of(plan: StagePlan) -> Callable[[str], str]:
+    """Return what shows an override, with the part that it takes the place of."""
+
+    def shown(text: str) -> str:
+        """Write one override."""
+        old = plan.replaced.get(full_key(text.partition("=")[0].strip()))
+        return f"{text} (was {old})" if old else text
+
+    return shown
+
+
+def _describe_left(run: PlannedRun) -> str:
+    """Say how much of a run is to be trained: all of it, or what is left."""
+    folder, steps = run.folder, f"{run.plan.cfg.trainer.max_steps} steps"
+    if folder.is_done:  # and to be done again
+        return f"runs ({steps})"
+    if step := folder.last_checkpoint_step:
+        return f"goes on from step {step}"
+    if step := folder.status.get("step", 0):
+        return f"runs ({steps}); interrupted at step {step}, no checkpoint: starts again"
+    return f"runs ({steps})"
 
 
 def describe_scores(run: RunFolder) -> list[str]:
@@ -109,15 +140,15 @@ def describe_scores(run: RunFolder) -> list[str]:
     """
     levels = read_levels(run.path)
     lines = []
+    shown: dict[str, float] = {}
     for metric, value in sorted(run.last_metrics().items()):
         if metric.startswith(("val/", "eval/")):
-            beside = [f"{NAMES[control]} {level:.3g}"
-                      for control, level in in_order(levels.get(metric, {})).items()]  # fmt: skip
+            controls = in_order(levels.get(metric, {}))
+            shown |= controls
+            beside = [f"{NAMES[control]} {level:.3g}" for control, level in controls.items()]
             lines.append(f"{metric:<40}{value:>12.5g}   {', '.join(beside)}".rstrip())
-    if any(levels.get(metric) for metric in levels):
-        lines.append("beside a score: " + ", ".join(f"{NAMES[key]}, {MEANINGS[key]}"
-                     for key in ("recon", "own_shuffled")))  # fmt: skip
-    return lines
+    lines += ["beside a score stands what it would be for"] if shown else []
+    return lines + [f"  {NAMES[control]}: {MEANINGS[control]}" for control in in_order(shown)]
 
 
 def _check_only(plans: Sequence[StagePlan]) -> int:
@@ -153,7 +184,10 @@ def sweep(options: argparse.Namespace) -> int:
         if options.redo:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
-        return _check_only([run.plan for run in plan.to_run]) if options.check else 0
+        if options.check:
+            return _check_only([run.plan for run in plan.to_run])
+        print(UNCHECKED)
+        return 0
     check_folder("runs", runs_root())
     return run_sweep(file, options.overrides, redo=options.redo).exit_status
 

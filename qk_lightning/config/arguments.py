@@ -58,6 +58,33 @@ def check_overrides(value: object) -> list[str]:
     return [str(text) for text in texts]
 
 
+def check_once(overrides: Iterable[str]) -> None:
+    """See that no key is set twice on one line: which of the two was meant?
+
+    Args:
+        overrides: `key=value` texts as typed; a short key is the same as its full one.
+
+    Raises:
+        ConfigError: with those that are.
+    """
+    from qk_lightning.config.layers import full_key
+
+    given: dict[str, list[str]] = {}
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        stage, _, rest = key.partition(".")
+        is_prefixed = bool(rest) and (stage == "all" or stage.startswith("stage"))
+        full = f"{stage}.{full_key(rest)}" if is_prefixed else full_key(key)
+        given.setdefault(full, []).append(text)
+    problems = [
+        Problem(key, " ".join(texts), "one value", "take one of them out")
+        for key, texts in given.items()
+        if len(texts) > 1
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 def check_counts(optional: Sequence[str] = (), /, **given: object) -> None:
     """See that arguments are whole numbers of 1 or more.
 
@@ -69,7 +96,7 @@ def check_counts(optional: Sequence[str] = (), /, **given: object) -> None:
         ConfigError: with those that are not.
     """
     problems = [
-        Problem(key, value, "1 or more", "raise it")
+        Problem(key, value, "1 or more", "for example 1")
         if _whole(value)
         else Problem(key, value, "a whole number, 1 or more", "for example 1")
         for key, value in given.items()

@@ -6,9 +6,10 @@ whole chain; everything else touches the named stage alone; `stage1.` and `all.`
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -18,10 +19,11 @@ from qk_lightning.config.atomic import write_json
 from qk_lightning.config.compose import Composed, compose
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder, open_folder
+from qk_lightning.config.handover import handover_problems
 from qk_lightning.config.identity import identity_of
 from qk_lightning.config.layers import full_key, load_layers
-from qk_lightning.config.paths import find_preset, project_root, runs_root, user_path
-from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.config.paths import find_preset, list_presets, project_root, runs_root, user_path
+from qk_lightning.config.run_folder import OVERRIDES_FILE, RunFolder
 
 ALL = "all"
 # Reach every stage of a chain; `head` joins where it is loaded from the parent.
@@ -42,6 +44,7 @@ class StagePlan:
             first stage.
         stretch: steps x batch against those of the run that `reference_seconds` tells of.
         overrides: those that reach it, without their prefixes.
+        replaced: the part that the preset has, by the key of one that an override swaps.
     """
 
     stage: str
@@ -52,6 +55,7 @@ class StagePlan:
     parent_folder: RunFolder | None
     stretch: float = 1.0
     overrides: tuple[str, ...] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> RunFolder:
@@ -62,8 +66,10 @@ class StagePlan:
         return RunFolder(runs_root() / f"{self.cfg.name}-{self.identity}")
 
     def write(self) -> RunFolder:
-        """Make the run folder with its configuration and the name of its parent."""
+        """Make the run folder with its configuration, its overrides and the name of its parent."""
         folder = self.folder
+        if not folder.has_config:
+            write_json(folder.path / OVERRIDES_FILE, {"overrides": list(self.overrides)})
         folder.create(self.cfg)
         if self.parent_folder is not None:
             parent = self.parent_folder
@@ -87,10 +93,14 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
 
     Raises:
         ConfigError: with everything that is wrong; among others an override of a stage that the
-            chain does not have, and a parent that does not exist.
+            chain does not have, a parent that does not exist, and a part that is handed over
+            and is another one in the parent.
     """
     check_preset(preset)
     chain = _compose_chain(preset, check_overrides(overrides))
+    pairs = itertools.pairwise(composed.cfg for composed in chain)
+    if problems := [item for cfg, after in pairs for item in handover_problems(after, cfg)]:
+        raise ConfigError(problems)
     plans: list[StagePlan] = []
     for composed in chain:
         parent = plans[-1] if plans else None
@@ -100,15 +110,15 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         identity = identity_of(composed.cfg, parent_identity)
         stage = str(composed.cfg.stage)
         cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
-        own = composed.overrides
-        plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch, own))
+        own, old = composed.overrides, composed.replaced
+        plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch, own, old))
     return plans
 
 
 def _compose_chain(preset: str | Path, overrides: list[str]) -> list[Composed]:
     links = _links(preset, overrides)
     stages = [stage for _, stage in links]
-    _check_prefixes(overrides, stages)
+    _check_prefixes(overrides, stages, str(preset))
     composed: list[Composed] = []
     for name, stage in links:
         # An override without a prefix is for the stage at hand; what is left for the ancestors
@@ -135,13 +145,17 @@ def _prefix(text: str, stages: list[str]) -> str:
     return head if head == ALL or head in stages else ""
 
 
-def _check_prefixes(overrides: list[str], stages: list[str]) -> None:
+def _check_prefixes(overrides: list[str], stages: list[str], preset: str) -> None:
     problems = []
     for text in overrides:
         head = text.partition("=")[0].split(".")[0]
         if re.fullmatch(r"stage\w+", head) and head not in stages:
             expected = f"a stage of this chain ({', '.join(reversed(stages))})"
-            problems.append(Problem(text, None, expected, did_you_mean(head, [*stages, ALL])))
+            beside = f"{preset.rpartition('/')[0]}/{head}"
+            fix = did_you_mean(head, [*stages, ALL])
+            if beside in list_presets():
+                fix = f"name a preset that has {head}, such as {beside}"
+            problems.append(Problem(text, None, expected, fix))
     if problems:
         raise ConfigError(problems)
 

@@ -6,7 +6,7 @@ Layers and their origins stand in `layers.py`, checking in `validate.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.layer import SWAPPABLE, Layer
+from qk_lightning.config.layer import SWAPPABLE, Layer, get_value
 from qk_lightning.config.layers import COMMAND_LINE, full_key, load_layers, override_layer
 from qk_lightning.config.validate import validate
 
@@ -29,6 +29,7 @@ class Composed:
         files: the files it was made from, in order.
         stretch: steps x batch against those of the run that `reference_seconds` tells of.
         overrides: as given.
+        replaced: the part that the preset has, by the key of one that an override swaps.
     """
 
     cfg: DictConfig
@@ -36,6 +37,7 @@ class Composed:
     files: list[Path]
     stretch: float = 1.0
     overrides: tuple[str, ...] = ()
+    replaced: dict[str, str] = field(default_factory=dict)
 
 
 def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
@@ -53,6 +55,7 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
     """
     check_preset(preset)
     layer, files = load_layers(preset)
+    before = {key: _name_of(layer, key) for key in SWAPPABLE}
     for text in sorted(check_overrides(overrides), key=_is_option):
         layer.merge(override_layer(text))
     layer.values.setdefault("name", files[-1].stem)
@@ -65,7 +68,16 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
         raise ConfigError(Problem(key, None, str(error).splitlines()[0], fix)) from error
     assert isinstance(values, dict)
     cfg = validate({str(key): value for key, value in values.items()}, layer.origins)
-    return Composed(cfg, layer.origins, files, _stretch(layer, cfg), tuple(overrides))
+    replaced = {key: name for key, name in before.items() if name not in ("", _name_of(layer, key))}
+    stretch = _stretch(layer, cfg)
+    return Composed(cfg, layer.origins, files, stretch, tuple(overrides), replaced)
+
+
+def _name_of(layer: Layer, key: str) -> str:
+    """Return the part that a layer names, "" for none."""
+    node = get_value(layer.values, key)
+    name = node.get("name") if isinstance(node, dict) else node
+    return name if isinstance(name, str) else ""
 
 
 def _stretch(layer: Layer, cfg: DictConfig) -> float:

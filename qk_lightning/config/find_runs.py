@@ -9,6 +9,8 @@ from qk_lightning.config.exported_folder import ExportedFolder, is_exported, ope
 from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.run_folder import RunFolder
 
+MAX_LISTED = 8
+
 
 def list_runs(root: Path | None = None) -> list[RunFolder]:
     """List the run folders, oldest first.
@@ -53,13 +55,16 @@ def find_run(text: str) -> RunFolder:
         return found[0]
     names = [run.name for run in (found or runs)]
     if found:
-        fix = "name one of them: " + ", ".join(names[:8])
+        fix = "name one of them: " + ", ".join(names[:MAX_LISTED])
+        fix += "; all: qk runs list" if len(names) > MAX_LISTED else ""
         raise ConfigError(Problem("run", text, f"one run, found {len(found)}", fix))
     if path.is_dir():
         expected = "a run's folder (config.yaml), or an exported one (model_index.json)"
         fix = "qk runs lists the runs; qk export writes such a folder"
         raise ConfigError(Problem("run", text, expected, fix))
-    fix = did_you_mean(text, names) if names else "train one first: qk fit laptop/stage1"
+    near = did_you_mean(text, names)
+    fix = near if len(names) <= MAX_LISTED or near.startswith("did") else "all: qk runs list"
+    fix = fix if names else "train one first: qk fit laptop/stage1"
     raise ConfigError(Problem("run", text, f"a run folder under {runs_root()}", fix))
 
 

@@ -53,14 +53,14 @@ class Layer:
                 Problem("trainable", {}, "at least one part that learns", fix, origin)
             )
         for key in (*SWAPPABLE, *_worlds_of_mixture(over.values)):
-            old, new = _get(self.values, key), _get(over.values, key)
+            old, new = get_value(self.values, key), get_value(over.values, key)
             if not isinstance(old, dict) or not isinstance(new, dict):
                 continue
             name = old.get("name", key.rpartition(".")[2])  # a mixture's world: its label
             if key == over.replaces or new.get("name", name) != name:
                 set_value(self.values, key, {})
                 self._forget(key)
-        if isinstance(_get(over.values, TASKS), dict) and not over.keeps_tasks:
+        if isinstance(get_value(over.values, TASKS), dict) and not over.keeps_tasks:
             set_value(self.values, TASKS, {})
             self._forget(TASKS)
         self._merge_dict(self.values, over.values, "", over.origins)
@@ -99,11 +99,17 @@ class Layer:
 
 
 def _worlds_of_mixture(values: dict[str, Any]) -> list[str]:
-    worlds = _get(values, WORLDS)
+    worlds = get_value(values, WORLDS)
     return [f"{WORLDS}.{label}" for label in worlds] if isinstance(worlds, dict) else []
 
 
-def _get(values: dict[str, Any], key: str) -> Any:
+def get_value(values: dict[str, Any], key: str) -> Any:
+    """Return a value by its dotted key, None where there is none.
+
+    Args:
+        values: nested values.
+        key: the dotted key.
+    """
     found: Any = values
     for step in key.split("."):
         found = found.get(step) if isinstance(found, dict) else None

@@ -12,7 +12,7 @@ NAME = re.compile(r".+-[0-9a-f]{10}")
 # A folder of somebody else's may hold a config.yaml; one of these beside it is ours.
 RUN_FILES = (
     "status.json", "provenance.json", "weights.json", "parameters.json", "sources.json",
-    "parent.json", "metrics.csv", "log.txt", "error.txt",
+    "parent.json", "overrides.json", "metrics.csv", "log.txt", "error.txt",
 )  # fmt: skip
 ELSE = "delete it by hand if you mean it"
 

@@ -1,8 +1,8 @@
 """The run folder: the truth about one run. Trackers and reports are views of it.
 
 runs/<name>-<identity>/
-config.yaml  status.json  metrics.csv  parameters.json  provenance.json  sources.json
-weights.json  weights/  checkpoints/  samples/  log.txt  error.txt (after a failure)
+config.yaml  overrides.json  status.json  metrics.csv  parameters.json  provenance.json
+sources.json  weights.json  weights/  checkpoints/  samples/  log.txt  error.txt (after a failure)
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_files import well_formed
 
 log = logging.getLogger("qk_lightning")
+OVERRIDES_FILE = "overrides.json"
 METRICS_HEADER = ["step", "metric", "value"]
 
 
@@ -62,6 +63,12 @@ class RunFolder:
         """The resolved configuration; a ConfigError where the file is damaged."""
         fix = f"bring the file back, or remove the folder: qk runs rm {self.name}"
         return read_config(self.path / "config.yaml", fix)
+
+    @property
+    def overrides(self) -> list[str]:
+        """How the run was made different from its preset, as typed; [] where not recorded."""
+        texts = self.read_json(OVERRIDES_FILE).get("overrides")
+        return [str(text) for text in texts] if isinstance(texts, list) else []
 
     @property
     def status(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.contradictions import contradictions
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
+from qk_lightning.config.examples import example_of
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.paths import list_suites
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
@@ -166,7 +167,8 @@ class _Checker:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, kind) or isinstance(value, bool):
-            self._add(key, value, f"{kind.__name__}", TOP_LEVEL[key][2])
+            fix = f"write {example_of(kind.__name__)}: {TOP_LEVEL[key][2]}"
+            self._add(key, value, f"{kind.__name__}", fix)
         return value
 
     def _part(self, family: str, node: Any, key: str) -> dict[str, Any] | None:
@@ -210,8 +212,9 @@ class _Checker:
             try:
                 OmegaConf.update(structured, str(name), value, merge=True)
             except OmegaConfBaseException as error:
-                reason = str(error).splitlines()[0]
-                self._add(dotted, value, types[str(name)], f"change the value ({reason})")
+                kind = types[str(name)]
+                said = example_of(kind) or f"a value that fits ({str(error).splitlines()[0]})"
+                self._add(dotted, value, kind, f"write {said}")
         for name in OmegaConf.missing_keys(structured):
             self._add(f"{key}.{name}", None, "a value", f"set `{key}.{name}=...`")
         return dict(OmegaConf.to_container(structured))  # type: ignore[arg-type]

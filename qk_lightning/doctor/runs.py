@@ -13,7 +13,7 @@ from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import cache_root, runs_root
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.doctor.finding import Finding, size_text
-from qk_lightning.tracking.provenance import source_changes
+from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 Item = TypeVar("Item")
 MAX_NAMED = 5
@@ -44,14 +44,17 @@ def _unfinished(runs: list[RunFolder]) -> Iterator[Finding]:
         error = str(run.status.get("error") or "").partition("\n")[0]
         why = f" ({error})" if run.state == "failed" and error else ""
         text = f"{run.state} at step {run.status.get('step', 0)} of {total}{why}"
-        fix = f"the same command goes on from step {step}; or qk runs rm {run.name}"
+        how = f"goes on from step {step}" if step else "starts it again (it has no checkpoint)"
+        fix = f"the same command {how}; or qk runs rm {run.name}"
         yield Finding(run.name, "note", text, fix)
 
 
 def _broken(runs: list[RunFolder]) -> Iterator[Finding]:
-    changed = [run for run in runs if run.is_done and source_changes(run)]
+    changed = [files for run in runs if run.is_done and (files := source_changes(run))]
     if changed:
-        text = f"{len(changed)} finished runs were done by other code"
+        count = "1 finished run was" if len(changed) == 1 else f"{len(changed)} finished runs were"
+        differ = describe_changes(file for files in changed for file in files)
+        text = f"{count} done by other code ({differ})"
         yield Finding("other code", "note", text, "qk fit PRESET --redo trains one again")
     names = {run.name for run in runs}
     for run in _first([run for run in runs if _lost_ancestors(run, names)]):

@@ -25,7 +25,7 @@ MEANINGS = {
     "recon": "the world's own pictures through the codec, the most that anything drawn can reach",
     "gt": "the world's own pictures, so what the reader gets right",
     "shuffled": "the right picture of another prompt of the same kind, so chance",
-    "own_shuffled": "the run's own pictures held against each other's prompts (mean over seeds)",
+    "own_shuffled": "the run's own pictures held against each other's prompts",
     "copy": "the first input picture, unchanged",
     "blank": "plain grey pictures",
 }

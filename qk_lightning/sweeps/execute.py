@@ -97,8 +97,11 @@ class Executor:
                     self._take(event)
         except KeyboardInterrupt:
             self.outcome.interrupted = True
-            self.progress.say(f"stopping {len(pool.running)} runs ...")
-            pool.stop()
+            left = len(pool.running)
+            runs = "1 run: it ends" if left == 1 else f"{left} runs: each ends"
+            self.progress.say(f"stopping {runs} its step and keeps it; Ctrl-C again stops at once")
+            with contextlib.suppress(KeyboardInterrupt):
+                pool.stop()
             return self.outcome
 
     def run_here(self) -> Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,11 @@ class SweepFile:
 
     def grid(self) -> list[Row]:
         """Return the rows of the grid, the first axis slowest."""
-        rows = []
-        for values in itertools.product(*self.axes.values()):
-            named = dict(zip(self.axes, values, strict=True))
-            rows.append(_row(named))
+        several = [dict(zip(self.axes, values, strict=True))
+                   for values in itertools.product(*self.axes.values())]  # fmt: skip
+        rows = [_row(values, label_value) for values in several]
+        if len({row.name for row in rows}) < len(rows):  # `mlp` and `{name: mlp}`
+            rows = [_row(values, _label_exactly) for values in several]
         return rows
 
     def rows(self) -> list[Row]:
@@ -92,10 +94,33 @@ class SweepFile:
         return None
 
 
-def _row(values: dict[str, Any]) -> Row:
-    shown = [f"{key.rsplit('.', 1)[-1]}={format_value(value)}" for key, value in values.items()]
+def _row(values: dict[str, Any], label: Callable[[str, Any], str]) -> Row:
+    shown = [label(key.rsplit(".", 1)[-1], value) for key, value in values.items()]
     overrides = tuple(f"{key}={format_value(value)}" for key, value in values.items())
     return Row(", ".join(shown) or "all", values, False, overrides)
+
+
+def label_value(name: str, value: Any) -> str:
+    """Write an option and its value for people.
+
+    Args:
+        name: the option, the last word of its key.
+        value: a plain value, a list or a mapping.
+
+    Returns:
+        For example `num_queries=4`; of a part's options `connector=mlp residual=true`; of another
+        mapping `tasks=(editing=1 customised=2)`.
+    """
+    if not isinstance(value, dict) or not value:
+        return f"{name}={format_value(value)}"
+    words = [label_value(str(key), item) for key, item in value.items() if key != "name"]
+    if "name" in value:
+        return " ".join([f"{name}={format_value(value['name'])}", *words])
+    return f"{name}=({' '.join(words)})"
+
+
+def _label_exactly(name: str, value: Any) -> str:
+    return f"{name}={format_value(value)}"
 
 
 def format_value(value: Any) -> str:

@@ -16,7 +16,13 @@ from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.results import RunResult, TableRow
 from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
-from qk_lightning.sweeps.tables import NamedLevels, format_parameters, stage_cells, to_markdown
+from qk_lightning.sweeps.tables import (
+    NamedLevels,
+    format_parameters,
+    other_code,
+    stage_cells,
+    to_markdown,
+)
 
 CARD_LINES = 2
 
@@ -50,6 +56,7 @@ def compose_markdown(
     for stage in dict.fromkeys(row.stage for row in table):
         rows = [row for row in table if row.stage == stage]
         blocks += [f"## {stage}", to_markdown(stage_cells(plan.file, rows, levels[stage]))]
+        blocks += [line.replace("*", r"\*", 1) for line in other_code(rows)]
     if not table:
         blocks += ["No finished run has one of the sweep's metrics yet."]
     blocks += [_reading(plan, table, levels)]
@@ -102,12 +109,14 @@ def _reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, Na
         lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval is given and nothing is "
                      "tested.")  # fmt: skip
     shown = {name for of in levels.values() for beside in of.values() for name in beside}
-    lines += [f"- *{NAMES[name]}*: {MEANINGS[name]}." for name in in_order(dict.fromkeys(shown, 0))]
+    seeds = " (mean over seeds)" if len(plan.file.seeds) > 1 else ""
+    lines += [f"- *{NAMES[name]}*: {MEANINGS[name]}{seeds * (name == 'own_shuffled')}."
+              for name in in_order(dict.fromkeys(shown, 0))]  # fmt: skip
     slots = plan.file.slots
     if slots > 1:
         lines.append(f"- seconds a step were measured while up to {slots} runs shared the machine.")
     if plan.changes:
-        lines.append("- *other code*: the run was made by sources that differ from those of today; "
+        lines.append(r"- \* other code: the run was made by sources that differ from today's; "
                      "`--redo` trains it again.")  # fmt: skip
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
-from qk_lightning.tracking.provenance import source_changes
+from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class SweepPlan:
     def _notes(self) -> list[str]:
         notes = []
         if self.changes:
-            count = len({file for files in self.changes.values() for file in files})
+            files = {file for files in self.changes.values() for file in files}
             notes.append(
-                f"* done by other code ({count} {'files differ' if count > 1 else 'file differs'}):"
-                " `--redo` trains those runs again"
+                f"* done by other code ({describe_changes(files)}): "
+                "`--redo` trains those runs again"
             )
         if not self.to_run:
             return [*notes, "nothing to run"]
@@ -223,11 +223,14 @@ def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:
 
 
 def _begun(runs: Sequence[PlannedRun]) -> str:
-    """Say how far runs are that were stopped: they go on from their last checkpoints."""
+    """Say how far runs are that were stopped: they go on from their last checkpoints, if any."""
     steps = [step for run in runs if (step := run.folder.last_checkpoint_step)]
+    lost = [run for run in runs
+            if not run.folder.last_checkpoint_step and run.folder.status.get("step")]  # fmt: skip
+    again = f", {len(lost)} interrupted without a checkpoint" if lost else ""
     if not steps:
-        return ""
-    return f", 1 at step {steps[0]}" if len(steps) == 1 else f", {len(steps)} begun"
+        return again
+    return (f", 1 at step {steps[0]}" if len(steps) == 1 else f", {len(steps)} begun") + again
 
 
 def format_seconds(seconds: float) -> str:

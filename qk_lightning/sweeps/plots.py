@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.atomic import aside
-from qk_lightning.sweeps.file import SweepFile, format_value
+from qk_lightning.sweeps.file import SweepFile, label_value
 from qk_lightning.sweeps.results import TableRow
 
 
@@ -81,7 +81,7 @@ def _draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: 
         ys = [item.mean for item in summaries if item]
         bars = [item.half_width or 0.0 for item in summaries if item]
         panel.errorbar(xs, ys, yerr=bars, color=colour, capsize=3, label=name, **style)
-    panel.set_xticks(places, [format_value(option) for option in options])
+    panel.set_xticks(places, [label_value("", one).removeprefix("=") for one in options])
     panel.set_xlabel(axis, fontsize=9)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.25)
@@ -91,7 +91,7 @@ def _line_name(row: TableRow, axis: str) -> str:
     if row.control:
         return f"{row.stage}, {row.row} (control)"
     others = [
-        f"{key.rsplit('.', 1)[-1]}={format_value(value)}"
+        label_value(key.rsplit(".", 1)[-1], value)
         for key, value in row.values.items()
         if key != axis
     ]

@@ -166,19 +166,24 @@ class Pool:
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """End all running jobs: SIGTERM first, and SIGKILL for what has not ended in time.
 
+        A run that trains ends its step and keeps it.
+
         Args:
-            grace_seconds: how long they may take.
+            grace_seconds: how long they may take; a further Ctrl-C cuts it short.
         """
         for member in self._members.values():
             member.process.terminate()
         deadline = time.monotonic() + grace_seconds
-        for member in self._members.values():
-            member.process.join(max(0.0, deadline - time.monotonic()))
-            if member.process.is_alive():
-                member.process.kill()
-                member.process.join()
-            member.receiver.close()
-        self._members.clear()
+        try:
+            for member in self._members.values():
+                member.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for member in self._members.values():
+                if member.process.is_alive():
+                    member.process.kill()
+                    member.process.join()
+                member.receiver.close()
+            self._members.clear()
 
 
 def _cause_of_death(exit_code: int | None) -> str:

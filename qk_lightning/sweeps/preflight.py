@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.handover import unlike_parent
 from qk_lightning.config.schema import schema_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
         ours, theirs = _shapes(cfg, parts), _shapes(parent, parts)
         for family, handover in cfg.from_parent.items():
             if handover != "new" and ours.get(family) != theirs.get(family):
-                problems.append(_unlike_parent(cfg, parent, family))
+                problems.append(unlike_parent(cfg, parent, family))
     stride = getattr(parts.get("autoencoder"), "stride", 1)
     if cfg.data.world.size % stride:
         expected = f"a multiple of {stride}, the pixels of a latent cell"
@@ -102,17 +103,6 @@ def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
         problems.append(Problem(key, steps, expected, f"set {key}={min(30, most)}"))
     if problems:
         raise ConfigError(problems)
-
-
-def _unlike_parent(cfg: DictConfig, parent: DictConfig, family: str) -> Problem:
-    """Say that a part cannot be handed over, and what would mend that."""
-    ours, theirs = dict(cfg[family]), dict(parent.get(family) or {})
-    differs = {key: value for key, value in ours.items() if theirs.get(key) != value}
-    wanted = {key: theirs[key] for key in differs if key in theirs}
-    expected = f"{wanted or theirs} as in {parent.stage}, which hands its {family} over"
-    same = " ".join(f"{cfg.stage}.{family}.{key}={value}" for key, value in wanted.items())
-    fix = f"write `{same}`, or `{cfg.stage}.from_parent.{family}=new` to start it anew"
-    return Problem(f"{cfg.stage}.{family}", differs, expected, fix)
 
 
 def _check_accelerator(cfg: DictConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
 from qk_lightning.config.paths import find_preset, list_suites, preset_roots
@@ -112,7 +113,8 @@ class _Checker:
             if key in values:
                 given[key] = self._count(key, values[key])
         if self.problems:
-            raise ConfigError(self.problems)
+            found = [*self.problems, *_of_the_members(values.get("preset"), given)]
+            raise ConfigError(list({str(problem): problem for problem in found}.values()))
         return SweepFile(values["name"], values["preset"], path=self.path, **given)
 
     def _add(self, key: str, value: Any, expected: str, fix: str) -> None:
@@ -216,6 +218,23 @@ class _Checker:
             self._add(key, value, "a whole number of 1 or more", f"write `{key}: 1`")
             return 1
         return value
+
+
+def _of_the_members(preset: Any, given: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the preset, the axes and the overrides of a file that is refused anyway.
+
+    Each axis is tried with each of its values, and each control, while the rest is as the preset
+    has it; a file that is right so far is composed whole by the plan.
+    """
+    if not isinstance(preset, str) or not preset:
+        return
+    tried = [[f"{key}={format_value(value)}"]
+             for key, values in given["axes"].items() for value in values]  # fmt: skip
+    for texts in [*tried, *([*row.overrides] for row in given["controls"])] or [[]]:
+        try:
+            plan_chain(preset, [*given["overrides"], *texts])
+        except ConfigError as error:
+            yield from error.problems
 
 
 def _axis_values(overrides: tuple[str, ...], axes: Mapping[str, Any]) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def _table_lines(plan: SweepPlan, table: Sequence[TableRow]) -> list[dict[str, A
                     "trainable_parameters": row.trainable,
                     "parameters": row.total,
                     "seconds_per_step": row.seconds_per_step,
-                    "files_changed_since": row.other_code,
+                    "files_changed_since": len(row.other_code),
                 }
             )
     return lines

@@ -61,7 +61,7 @@ class TableRow:
         trainable: parameters that were trained.
         total: parameters of all parts.
         seconds_per_step: mean over seeds.
-        other_code: number of source files that differ now from those a run of the row used.
+        other_code: source files that differ now from those a run of the row used.
     """
 
     stage: str
@@ -76,7 +76,7 @@ class TableRow:
     trainable: int | None
     total: int | None
     seconds_per_step: float | None
-    other_code: int
+    other_code: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -204,7 +204,7 @@ def _table_row(
         trainable=sum(part["trainable"] for part in parts.values()) if parts else None,
         total=sum(part["total"] for part in parts.values()) if parts else None,
         seconds_per_step=math.fsum(seconds) / len(seconds) if seconds else None,
-        other_code=len({file for item in here for file in item.changes}),
+        other_code=tuple(sorted({file for item in here for file in item.changes})),
     )
 
 

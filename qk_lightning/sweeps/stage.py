@@ -39,6 +39,7 @@ from qk_lightning.training.callbacks import (
     check_finite,
 )
 from qk_lightning.training.checkpoints import (
+    KEPT,
     AsideCheckpointIO,
     checkpoint_callback,
     keep_newest,
@@ -46,6 +47,7 @@ from qk_lightning.training.checkpoints import (
 )
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
+from qk_lightning.training.stopping import StopBetweenSteps
 
 VLM_SHARE = 4  # questions of each world at the end of a run, in units of validation.num_samples
 log = logging.getLogger("qk_lightning")
@@ -84,7 +86,9 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
     system = build_system(cfg, entries, run.path.parent)
     system.configure_model()
-    print("\n".join(describe(entries)))
+    checkpoint = latest_checkpoint(run)
+    step = run.last_checkpoint_step if checkpoint else 0
+    print("\n".join(describe(entries, cfg.trainable, step)))
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     write_json(run.path / "parameters.json", count_parameters(system.parts))
     write_json(run.provenance_json, provenance.collect())
@@ -92,13 +96,12 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
-    trainer = _trainer(
-        run, cfg, data, [progress, *([ema] if ema else []), ValidationPictures(run)], loggers
-    )
+    watchers = [progress, *([ema] if ema else []), ValidationPictures(run), StopBetweenSteps(run)]
+    trainer = _trainer(run, cfg, data, watchers, loggers)
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
-    _fit(run, trainer, system, data)
+    _fit(run, trainer, system, data, checkpoint)
     system.to(device)  # Lightning leaves it on the CPU
     if ema is not None:
         ema.swap(system)
@@ -112,17 +115,19 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
     keep_newest(run)
 
 
-def _fit(run: RunFolder, trainer: Trainer, system: System, data: DataModule) -> None:
-    """Train from the last checkpoint that can be read.
+def _fit(
+    run: RunFolder, trainer: Trainer, system: System, data: DataModule, checkpoint: Path | None
+) -> None:
+    """Train, from a checkpoint if there is one.
 
     Raises:
         KeyboardInterrupt: the user stopped it.
     """
-    checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         step = run.last_checkpoint_step
         data.start_step = step
         log.info("%s goes on from step %d", run.name, step)
+        keep_newest(run, KEPT)  # Ctrl-C adds one each time
     run.keep_metrics_until(data.start_step)
     with _ctrl_c():
         trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -9,6 +9,7 @@ from qk_lightning.evaluation.levels import NAMES
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.results import TableRow
 from qk_lightning.sweeps.statistics import MIN_SEEDS, Difference, Summary
+from qk_lightning.tracking.provenance import describe_changes
 
 NamedLevels = Mapping[str, Mapping[str, float]]  # value by control, by metric
 ARROWS = {"min": "lower is better", "max": "higher is better"}
@@ -174,10 +175,20 @@ def _name(row: TableRow) -> str:
     name = row.row
     if row.control:
         name += f" (control; difference to {row.against})" if row.against else " (control)"
-    if row.other_code:
-        files = "1 file differs" if row.other_code == 1 else f"{row.other_code} files differ"
-        name += f" (other code: {files})"
-    return name
+    return f"{name} *" if row.other_code else name
+
+
+def other_code(rows: Sequence[TableRow]) -> list[str]:
+    """Say what the `*` behind rows means, once for all of them.
+
+    Args:
+        rows: one stage's rows.
+
+    Returns:
+        One line, none where no row has the mark.
+    """
+    files = {file for row in rows for file in row.other_code}
+    return [f"* other code: {describe_changes(files)}"] if files else []
 
 
 def to_markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -214,6 +225,7 @@ def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> s
         beside = [f"{NAMES[name]} {format_number(value)}"
                   for name, value in levels.get(metric, {}).items()]  # fmt: skip
         lines += [f"    against: {', '.join(beside)}"] if beside else []
+    lines += [f"  {line}" for line in other_code(rows)]
     others = [metric for metric in file.metrics if metric not in metrics]
     lines += [f"  not measured in this stage: {', '.join(others)}"] if others else []
     return "\n".join(lines)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qk_lightning.training.callbacks import Report
 
 ORPHANED = 75
+STOPPED = 130
 LOG_FILE = "log.txt"
 ERROR_FILE = "error.txt"
 
@@ -83,6 +84,8 @@ def work(job: Job, sender: connection.Connection, surroundings: Surroundings) ->
     try:
         function = load_target(job.target)
         result = function(*job.arguments, *((report,) if job.reports else ()))
+    except KeyboardInterrupt:  # the parent stopped it between two steps
+        sys.exit(STOPPED)
     except Exception as error:
         traceback.print_exc()
         write_text(job.folder / ERROR_FILE, traceback.format_exc())
@@ -146,8 +149,9 @@ def run_once(folder: str, target: str, report: Report | None = None) -> bool:
 
 def _settle(job: Job, surroundings: Surroundings) -> None:
     """Prepare this process: signals, watchdog, environment, threads, log."""
-    # Ctrl-C reaches every process of the terminal; the parent decides what to stop, and how.
+    # Ctrl-C, or a closed terminal, reaches all its processes; the parent decides what to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, name="watch-parent", daemon=True).start()
     os.environ.clear()

@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,7 @@ PACKAGES = (
 # `sweeps.stage` is what trains.
 NOT_SOURCES = ("cli", "sweeps", "tracking", "config.atomic", "config.errors", "config.locks")
 SOURCES_AFTER_ALL = ("sweeps.stage",)
+MAX_NAMED = 4  # files that differ, where a line has to hold them
 
 
 def collect() -> dict[str, Any]:
@@ -144,6 +146,23 @@ def source_changes(folder: RunFolder) -> list[str]:
     """
     recorded = folder.read_json(folder.sources_json.name)
     return sorted(key for key, digest in recorded.items() if _digest_now(key) != digest)
+
+
+def describe_changes(files: Iterable[str], limit: int = MAX_NAMED) -> str:
+    """Name the files that differ, for people.
+
+    Args:
+        files: what `source_changes` returns, of one run or of several.
+        limit: names that are written out.
+
+    Returns:
+        For example `evaluation/stage_scores.py differs`, `a.py, b.py and 3 more differ`.
+    """
+    names = sorted({file.removeprefix(f"{package_root().name}/") for file in files})
+    shown, more = names[:limit], len(names) - limit
+    shown += [f"{more} more"] if more > 0 else []
+    text = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    return f"{text} {'differs' if len(names) == 1 else 'differ'}"
 
 
 def _digest_now(key: str) -> str | None:

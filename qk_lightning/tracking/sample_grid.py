@@ -6,8 +6,9 @@ and where there are any `input<n>_<id>.png` and `target_<id>.png`.
 
 from __future__ import annotations
 
+import functools
 import json
-import textwrap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ FINAL = "final"
 PROMPTS = "prompts.json"
 MAX_INPUTS = 8
 CELL, GAP, LABEL, FONT_SIZE = 96, 6, 150, 11
+SPACE = 4  # between words
 LINE = FONT_SIZE + 3
 MAX_LINES = 24  # of a prompt: the longest that the worlds make is whole
 
@@ -116,10 +118,10 @@ def _inputs(items: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def _draw_block(canvas: Picture, block: _Block, top: int) -> None:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=FONT_SIZE)
-    draw.text((GAP, top), block.task, fill="black", font=ImageFont.load_default(FONT_SIZE + 3))
+    draw, font = ImageDraw.Draw(canvas), _font(FONT_SIZE)
+    draw.text((GAP, top), block.task, fill="black", font=_font(FONT_SIZE + 3))
     for column, item in enumerate(block.items):
         left = LABEL + column * (CELL + GAP)
         _draw_lines(draw, font, _wrap(item["prompt"], CELL), left, top + LINE * 3 // 2)
@@ -137,14 +139,51 @@ def _draw_block(canvas: Picture, block: _Block, top: int) -> None:
 
 
 def _draw_lines(draw: Any, font: Any, lines: Sequence[str], left: int, top: int) -> None:
+    # Word by word: the font's own space is hardly seen at this size.
     for index, text in enumerate(lines):
-        draw.text((left, top + index * LINE), text, fill="black", font=font)
+        x = float(left)
+        for word in text.split():
+            draw.text((round(x), top + index * LINE), word, fill="black", font=font)
+            x += font.getlength(word) + SPACE
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of about `width` pixels."""
-    columns = max(8, int(width / (0.56 * FONT_SIZE)))
-    return textwrap.wrap(text, columns, max_lines=MAX_LINES, placeholder=" ...")
+    """Break a text into lines of at most `width` pixels, between words or after `.:=_,/-`."""
+    lines: list[str] = []
+    line = ""
+    for piece in _pieces(text, width):
+        if line and _length((line + piece).strip()) > width:
+            lines.append(line.strip())
+            line = ""
+        line += piece
+    lines += [line.strip()] if line.strip() else []
+    return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], "..."]
+
+
+def _pieces(text: str, width: int) -> Iterator[str]:
+    """Cut a text where a line may end, its words with the space behind them."""
+    for word in text.split():
+        parts = re.findall(r"[^.:=_,/-]*[.:=_,/-]?", word) if _length(word) > width else [word]
+        for part in filter(None, parts):
+            while _length(part) > width:  # nowhere to break
+                fits = max(1, sum(_length(part[:end]) <= width for end in range(1, len(part))))
+                yield part[:fits]
+                part = part[fits:]
+            yield part
+        yield " "
+
+
+def _length(text: str) -> float:
+    """Return the pixels that a line takes as `_draw_lines` draws it."""
+    words = text.split()
+    return sum(_font(FONT_SIZE).getlength(word) for word in words) + SPACE * (len(words) - 1)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
 
 
 def _cell(path: Path) -> Picture:

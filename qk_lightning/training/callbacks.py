@@ -70,6 +70,13 @@ class ProgressCallback(Callback):
             step = trainer.global_step
             self.report({"step": step, "max_steps": trainer.max_steps, "phase": SCORING})
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Note how far it came: without a checkpoint nothing else says so."""
+        if trainer.is_global_zero and self._begun_at:
+            self.run.write_status(step=trainer.global_step)
+
     def _values(self, trainer: Trainer, outputs: Any) -> dict[str, Any]:
         loss = float(outputs["loss"]) if isinstance(outputs, dict) else 0.0
         check_finite(loss, f"the loss of step {trainer.global_step}")

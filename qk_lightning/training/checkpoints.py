@@ -80,11 +80,12 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
     return None
 
 
-def keep_newest(run: RunFolder) -> None:
-    """Delete all checkpoints of a finished run but the last: nothing resumes from them.
+def keep_newest(run: RunFolder, count: int = 1) -> None:
+    """Delete all checkpoints but the newest.
 
     Args:
         run: the run's folder.
+        count: how many stay; of a finished run one, as nothing resumes from it.
     """
-    for file in run.checkpoint_files()[1:]:
+    for file in run.checkpoint_files()[count:]:
         file.unlink()

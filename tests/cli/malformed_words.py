@@ -10,7 +10,7 @@ from PIL import Image
 
 CACHE = ("runs/cache",)
 SMALL = "avatars.num_identities=4 avatars.num_val=4 scenes.num_scenes=2 scenes.num_val=2 --limit 2"
-DRAW = "generate stage2 --output ROOT/out"
+DRAW = "generate stage2 --prompt x --output ROOT/out"
 
 
 def red(root: Path) -> None:
@@ -33,15 +33,15 @@ def linked(root: Path) -> None:
 
 
 CASES = [
-    Case("no such verb", "fitt tiny/stage1", ("VERB", "'fitt'", "fit")),
+    Case("no such verb", "fitt tiny/stage1", ("there is no verb 'fitt'", "did you mean 'fit'")),
     Case("no preset", "fit", ("preset", "required")),
-    Case("no such flag", "fit tiny/stage1 --plann", ("--plann", "usage")),
+    Case("no such flag", "fit tiny/stage1 --plann", ("--plann", "did you mean --plan?")),
     Case("no such preset", "fit tiny/stage9", ("tiny/stage9", "did you mean 'tiny/stage")),
     Case("no such option", "config tiny/stage1 --explain seeed", ("--explain", "'seed'")),
     Case("no such sweep", "sweep sweeps/num_querys", ("num_querys", "'num_queries'")),
     Case("no pictures asked for", f"{DRAW} --num-images 0", ("--num-images = 0", "1 or more")),
     Case("the beginning of a flag", f"{DRAW} --image ROOT/gone.png",
-         ("unrecognized arguments: --image", "usage")),
+         ("no option --image", "--source or --reference")),
     Case("fewer than none", f"{DRAW} --num-images -1", ("--num-images = -1", "1 or more")),
     Case("a seed of letters", f"{DRAW} --seed one", ("--seed", "invalid int value: 'one'")),
     Case("a seed below 0", f"{DRAW} --seed -5", ("--seed = -5", "0 to 2^63 - 1")),

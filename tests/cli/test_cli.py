@@ -56,12 +56,35 @@ def test_check_finds_what_a_plan_cannot_and_needs_no_accelerator(
 ) -> None:
     words = ("fit", "tiny/stage3", "trainer.accelerator=tpu", "stage1.trainer.accelerator=tpu")
     assert "they do; nothing was started" in said(capsys, *words, "--check")
-    wrong = "stage2.queries.num_queries=5"
-    said(capsys, "fit", "tiny/stage3", wrong, "--plan")
-    assert "stage2.from_parent.queries=new" in said(
+    wrong = "stage2.connector.hidden_size=5"
+    text = said(capsys, "fit", "tiny/stage3", wrong, "--plan")
+    assert text.splitlines()[-1].endswith("or now: --check")
+    assert "stage2.from_parent.connector=new" in said(
         capsys, "fit", "tiny/stage3", wrong, "--check", code=2
     )
     assert not (root / "runs").exists() or not list((root / "runs").glob("stage*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.tasks={text_to_imag: 1}", "did you mean 'text_to_image'?"),
+        ("queries.num_queries=0", "expected 1 or more\n    fix: for example 64"),
+        ("data.world={name: jsonl, path: gone.jsonl}", "data.world.path = 'gone.jsonl'"),
+        ("stage2.queries.num_queries=5", "stage2.from_parent.queries=new"),
+        ("stage2.connector=enc_proj", "stage2.connector.name=mlp"),
+    ],
+)
+def test_a_plan_finds_what_needs_no_library(
+    override: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in said(capsys, "fit", "tiny/stage3", override, "--plan", code=2)
+
+
+def test_a_plan_lets_a_handed_over_part_differ_in_what_is_no_size(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said(capsys, "fit", "tiny/stage3", "stage2.queries.init_std=0.1", "--plan")
 
 
 def test_a_misspelt_verb_gets_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +113,7 @@ def test_config_shows_values_with_their_origin(capsys: pytest.CaptureFixture[str
         (["fit", "tiny/stage1", "head.latent_channels=4"], "take it out"),
         (["fit", "tiny/stage1", "vlm.path=nowhere/at/all"], "nowhere/at/all"),
         (["fit", "tiny/stage1", "stage7.seed=1"], "a stage of this chain"),
-        (["fit", "tiny/stage1", "parent=runs/gone"], "a run folder or an exported folder"),
+        (["fit", "tiny/stage1", "parent=runs/gone"], "an exported folder that exists"),
         (["fit", "tiny/stage1", "queries.num_queries=0"], "num_queries"),
         (["fit", "tiny/stage1", "data.tasks={fly: 1}"], "fly"),
         (["sweep", "sweeps/nothing"], "a YAML file"),
@@ -160,6 +183,8 @@ def test_ones_own_pictures_train_and_draw(capsys: pytest.CaptureFixture[str], ro
     text = said(capsys, "runs")
     assert "own-" in text
     assert "done" in text
+    assert "data.tasks={text_to_image: 1, editing: 1, reconstruction: 0}; system.low" in text
+    assert (root / "runs" / "mine_sheet.png").is_file()
     out = root / "out"
     said(capsys, "generate", "own", "--prompt", "", "--num-images", "2", "--output", str(out))
     said(capsys, "generate", "own", "--source", str(root / "1.png"), "--output", str(out))

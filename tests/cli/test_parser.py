@@ -23,3 +23,27 @@ from qk_lightning.cli.parser import build_parser
 )
 def test_an_override_may_follow_a_flag(line: str, option: str, words: list[str]) -> None:
     assert getattr(build_parser().parse_args(line.split()), option) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("generate x --image a.png", "did you mean --source or --reference?"),
+        ("fit a --max_steps 20", "an override is written max_steps=20"),
+        ("fit a --max-steps=20", "an override is written max_steps=20"),
+        ("sweep a --plann", "did you mean --plan?"),
+        ("generate x --num-images two", "write a whole number, such as 1"),
+        ("data shw avatars", "did you mean 'show'?"),
+        ("fit", "write qk fit PRESET"),
+        ("doctor x", "qk doctor --help"),
+    ],
+)
+def test_a_word_that_a_verb_does_not_know_has_a_fix(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(line.split())
+    assert ended.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"qk {line.split()[0]}: ")
+    assert text.rstrip().endswith(f"fix: {said}")

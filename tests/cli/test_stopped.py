@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from qk_lightning.cli.main import main
 from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.systems.query_kontext import QueryKontext
 
 pytestmark = pytest.mark.usefixtures("tiny_presets", "_ctrl_c")
 
@@ -140,6 +141,75 @@ def test_ctrl_c_at_every_moment_of_one_run_and_it_ends_as_if_nothing_had_been(
     assert main(FIT) == 0
     (run,) = list_runs()
     assert End.of(run).same_as(expected)
+
+
+def press_at(patch: pytest.MonkeyPatch, call: int, number: signal.Signals) -> None:
+    """Send this process a real signal in a micro-batch; training goes on after it."""
+    right, calls = QueryKontext.training_step, []
+
+    def pressed(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return right(*arguments, **options)
+
+    patch.setattr(QueryKontext, "training_step", pressed)
+
+
+def test_a_real_ctrl_c_keeps_every_step_that_was_begun(
+    straight: Callable[[], End],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    expected = straight()
+    words = [*FIT, "checkpoint_every=50", "name=pressed"]
+    # Two micro-batches a step, four steps: the first of each, the second of one, the last of all.
+    # The last press comes in the step that ends training.
+    for call, step, number in (
+        (1, 1, signal.SIGINT),
+        (2, 2, signal.SIGTERM),
+        (4, 4, signal.SIGHUP),
+    ):
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            press_at(patch, call, number)
+            assert main(words) == 130, step
+        (run,) = list_runs()
+        assert run.last_checkpoint_step == step
+        assert run.state == "stopped"
+        said = capfd.readouterr()
+        assert f"from step {step}" in said.out
+        assert "Ctrl-C again stops at once" in said.err
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    assert main(words) == 0
+    assert "goes on from step 4" in capfd.readouterr().out
+    assert End.of(run).same_as(expected)
+    assert len(run.checkpoint_files()) == 1
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_plan_says_that_no_step_is_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*FIT, "checkpoint_every=50"]
+    right, calls = QueryKontext.training_step, []
+
+    def pressed(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        for _ in range(2 * (len(calls) == 5)):
+            os.kill(os.getpid(), signal.SIGINT)
+        return right(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QueryKontext, "training_step", pressed)
+        assert main(words) == 130
+    assert "from its start: no step was kept" in capsys.readouterr().out
+    assert main([*words, "name=again", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "interrupted at step 2, no checkpoint: starts again" in said
+    (run,) = list_runs()
+    assert f"(the same run as {run.name}, so name=again is not used)" in said
 
 
 def die_while_renaming() -> None:
@@ -262,3 +332,33 @@ def test_a_real_ctrl_c_to_a_real_process(
     assert main(words) == 0
     assert f"goes on from step {step}" in capsys.readouterr().out
     assert run.is_done
+
+
+SWEEP = """
+preset: tiny/stage1
+overrides: [max_steps=4000, checkpoint_every=4000]
+axes: {queries.num_queries: [1, 2]}
+seeds: [0]
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_sweep_keeps_the_steps_of_its_members(root: Path) -> None:
+    (root / "mine.yaml").write_text(SWEEP)
+    words = [sys.executable, "-m", "qk_lightning", "sweep", str(root / "mine.yaml")]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        end = time.monotonic() + 300
+        while len(list(root.glob("runs/*/metrics.csv"))) < 2 and time.monotonic() < end:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the members too
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopping 2 runs: each ends its step and keeps it" in out
+    assert "Traceback" not in err
+    for run in list_runs():
+        assert run.status["state"] == "stopped"
+        assert run.last_checkpoint_step > 0
+        assert not run.lock().is_held

@@ -113,7 +113,8 @@ def test_identity_takes_paths_by_their_content(preset, root: Path):
     assert identity("a cat") == first
 
 
-def test_naming_another_world_replaces_its_options(preset):
+def test_naming_another_world_replaces_its_options(preset, root):
+    (root / "x.jsonl").touch()
     overrides = ["data.world.worlds.a={name: jsonl, path: x.jsonl}", "data.world.worlds.a.weight=3"]
     node = compose(preset, overrides).cfg.data.world.worlds.a
     assert dict(node) == {

@@ -72,6 +72,35 @@ def test_all_mistakes_are_named_at_once():
     assert "did you mean 'preset'?" in str(caught.value)
 
 
+@pytest.mark.usefixtures("tiny_presets")
+def test_mistakes_of_the_file_and_of_its_members_are_named_at_once():
+    values = {
+        "name": "a",
+        "preset": "tiny/stage1",
+        "axes": {"queries.num_querys": [1], "head.num_layers": [1, "two"]},
+        "controls": [{"name": "c", "overrides": ["optimiser.lr=1"]}],
+        "slots": 0,
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse_sweep(values)
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys == ["slots", "queries.num_querys", "head.num_layers", "optimiser"]
+    assert "did you mean 'num_queries'?" in str(caught.value)
+
+
+def test_options_of_a_part_make_a_row_name_that_can_be_read():
+    parts = [{"name": "mlp", "residual": True}, {"name": "resampler"}, "linear"]
+    rows = parse_sweep({"name": "a", "preset": "b", "axes": {"connector": parts}}).grid()
+    names = ["connector=mlp residual=true", "connector=resampler", "connector=linear"]
+    assert [row.name for row in rows] == names
+    assert rows[0].overrides == ('connector={"name": "mlp", "residual": true}',)
+    tasks = [{"editing": 1, "customised": 2}]
+    (row,) = parse_sweep({"name": "a", "preset": "b", "axes": {"data.tasks": tasks}}).grid()
+    assert row.name == "tasks=(editing=1 customised=2)"
+    alike = parse_sweep({"name": "a", "preset": "b", "axes": {"x": ["mlp", {"name": "mlp"}]}})
+    assert [row.name for row in alike.grid()] == ["x=mlp", 'x={"name": "mlp"}']
+
+
 def test_a_baseline_outside_its_axis_is_refused():
     with pytest.raises(ConfigError, match=r"one of \[1, 2\]"):
         parse_sweep({"name": "a", "preset": "b", "axes": {"x": [1, 2]}, "baseline": {"x": 3}})

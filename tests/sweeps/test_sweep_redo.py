@@ -16,9 +16,12 @@ def test_redo_trains_again_what_other_code_made(project, sweep_of, run):
     align = result.plan.members[1].chain[1].folder
     align.sources_json.write_text('{"qk_lightning/config/paths.py": "of another day"}')
     plan = plan_sweep(sweep)
-    assert "done by other code (1 file differs)" in plan.describe()
+    assert "* done by other code (config/paths.py differs)" in plan.describe()
     result, _ = run(sweep)
-    assert "(other code: 1 file differs)" in result.report.read_text()
+    report = result.report.read_text()
+    assert "| width=4 * |" in report
+    assert report.count("\\* other code: config/paths.py differs") == 1
+    assert "  * other code: config/paths.py differs" in result.result["summary"]
     before = len(fake_stages.calls())
     run(sweep, redo=True)
     assert fake_stages.calls()[before:] == ["align 4 0", "refine 4 0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from qk_lightning.tracking import sample_grid
@@ -45,3 +46,21 @@ def test_a_long_prompt_is_whole_and_a_short_one_takes_no_room(tmp_path, monkeypa
 def test_input_pictures_are_called_by_their_roles(tmp_path, monkeypatch):
     _, written = grid(tmp_path, monkeypatch, "a hat", ["source", "reference"])
     assert written == ["a hat", "source", "reference", "target", "mine"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connector=proj_enc, num_layers=12, hidden_size=1024_with_residual",
+        "autoencoder.block_out_channels=[8,16,32,64]/data.world.val_fraction",
+        "a" * 60,
+        LONG,
+    ],
+)
+def test_lines_fit_their_width_and_break_between_words_first(text: str) -> None:
+    lines = sample_grid._wrap(text, 90)
+    assert all(sample_grid._length(line) <= 90 for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    if "=" in text or " " in text:
+        ends = (line[-1] for line in lines[:-1])
+        assert all(end in ".:=_,/-" or end.isdigit() for end in ends)
