@@ -48,7 +48,7 @@ setup(
     extras_require={
         "gguf": ["gguf>=0.10"],  # language models in GGUF files; see parts/vlms/from_gguf.py
         # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
-        "ui": ["gradio>=6.0"],
+        "ui": ["gradio>=6.31"],
         "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,

@@ -54,6 +54,8 @@ def plan(words: list[str]) -> None:
     elif options.verb == "generate":
         for name in options.run:
             known(name)
+    elif options.verb == "export":
+        known(options.run)
     elif options.verb == "evaluate":
         *runs, suite = [word for word in options.words if "=" not in word]
         assert suite in (*list_suites(), "all", "readers")

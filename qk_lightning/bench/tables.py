@@ -26,9 +26,9 @@ def sizes_table(sizes: Sequence[Size]) -> str:
     lines = ["| part | counted | published | off by | source |", "|---|---:|---:|---:|---|"]
     for size in sizes:
         off = size.millions / size.published - 1
-        about = "about " if size.tolerance > 0.1 else ""
-        ours, theirs = f"{size.millions:,.1f} M", f"{about}{size.published:,.0f} M"
-        lines.append(f"| {size.what} | {ours} | {theirs} | {off:+.1%} | {size.source} |")
+        published = f"{'about ' if size.tolerance > 0.1 else ''}{size.published:,.0f} M"
+        row = (size.what, f"{size.millions:,.1f} M", published, f"{off:+.1%}", size.source)
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 

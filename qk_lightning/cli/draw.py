@@ -33,11 +33,11 @@ def generate(options: argparse.Namespace) -> int:
     check_seed("--seed", options.seed)
     folder = user_path(options.output, "--output")
     check_folder("--output", folder)
+    run = run_of(name)
     if options.prompt is None and not (options.source or options.reference):
         expected, fix = "what to draw", '--prompt "a person with red hair"; --prompt "" for none'
         raise ConfigError(Problem("--prompt", None, expected, fix))
     options.prompt = options.prompt or ""
-    run = run_of(name)
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
 

@@ -120,5 +120,6 @@ def _launch(page: Any, port: int) -> None:
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
+        footer_links=["api"],
         theme=theme,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 
+NOT_THERE = "an existing path"  # what is expected where an input is missing
 BUILTIN = "builtin:"
 
 
@@ -205,7 +206,7 @@ def resolve_path(text: str, key: str = "path") -> Path:
             path = here if here.exists() and not path.exists() else path
         fix = "give an absolute path, or one relative to the project's root or to this folder"
     if not path.exists():
-        raise ConfigError(Problem(key, text, f"an existing path (looked at {path})", fix))
+        raise ConfigError(Problem(key, text, f"{NOT_THERE} (looked at {path})", fix))
     return path
 
 

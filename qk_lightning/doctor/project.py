@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qk_lightning.config.paths import (
     BUILTIN,
+    NOT_THERE,
     package_root,
     preset_roots,
     project_root,
@@ -81,7 +82,9 @@ def check_presets() -> Iterator[Finding]:
                 continue
             problem = error.problems[0]
             text = " ".join(f"{problem.key}: expected {problem.expected}".split())
-            yield Finding(name, "missing", text, problem.fix or f"qk config {name}")
+            lacks = all(one.expected.startswith(NOT_THERE) for one in error.problems)
+            state = "note" if lacks else "missing"  # its header says how to get what it lacks
+            yield Finding(name, state, text, problem.fix or f"qk config {name}")
             continue
         counts[kind] += 1
     text = f"{counts['stage']} stages and {counts['sweep']} sweeps compose"
@@ -98,7 +101,9 @@ def _kind_of(name: str) -> str:
     if "preset" in own:
         return "sweep"
     values = load_layers(name)[0].values
-    return "stage" if "system" in values and "trainable" in values else ""
+    system = values.get("system")
+    is_named = isinstance(system, str) or (isinstance(system, dict) and "name" in system)
+    return "stage" if is_named and "trainable" in values else ""
 
 
 def check_weights() -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from qk_lightning.config.atomic import write_json
+from qk_lightning.config.contradictions import WITHOUT_IMAGES
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import list_suites
 from qk_lightning.config.run_folder import RunFolder
@@ -126,8 +127,15 @@ def evaluate_run(
 
     Returns:
         What summary.json holds.
+
+    Raises:
+        ConfigError: the suite shows pictures only, and the run's VLM reads text alone.
     """
-    prompts = make_prompt_set(suite, worlds, request.count, request.seed)
+    tasks = None if system.vlm.reads_images else WITHOUT_IMAGES
+    if not suite.fits(worlds, tasks):
+        expected = f"a suite with a task that shows no picture: the vlm of {run.name} reads text"
+        raise ConfigError(Problem("suite", suite.name, expected, "evaluate another suite"))
+    prompts = make_prompt_set(suite, worlds, request.count, request.seed, tasks)
     folder = run.path / EVALUATIONS / folder_name(suite, request)
     prompts.write(folder)
     drawer = SystemDrawer(system, worlds)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from qk_lightning.config.atomic import aside, write_json
+from qk_lightning.config.contradictions import WITHOUT_IMAGES
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.collate import to_unit
 from qk_lightning.data.module import DataModule
@@ -43,17 +44,19 @@ OTHER_SHARE = 0.25
 log = logging.getLogger("qk_lightning")
 
 
-def tasks_to_draw(world: World, trained: Mapping[str, float]) -> list[str]:
+def tasks_to_draw(world: World, trained: Mapping[str, float], *, sees: bool = True) -> list[str]:
     """List the tasks that are drawn and scored.
 
     Args:
         world: the world.
         trained: weight by task.
+        sees: whether the VLM reads images.
 
     Returns:
         Tasks with validation samples.
     """
-    wanted = [task for task in world.tasks if task in ALWAYS or trained.get(task)]
+    offered = [task for task in world.tasks if sees or task in WITHOUT_IMAGES]
+    wanted = [task for task in offered if task in ALWAYS or trained.get(task)]
     return [task for task in wanted if world.num_samples(task, "val")]
 
 
@@ -72,7 +75,8 @@ def score_stage(system: QueryKontext, data: DataModule, run: RunFolder) -> dict[
     """
     options = system.config.validation
     worlds = worlds_of(data.world)
-    tasks = tasks_to_draw(data.world, dict(system.config.data.tasks))
+    trained, sees = dict(system.config.data.tasks), system.vlm.reads_images
+    tasks = tasks_to_draw(data.world, trained, sees=sees)
     suites = fitting_suites(worlds, tasks)
     covered = {kind for suite in suites for kind in suite.parts}
     wanted = options.get("suites")  # none in a run that is older than the option

@@ -63,8 +63,8 @@ class Grid:
     """What was drawn.
 
     Args:
-        pictures: (picture, caption), run by run, seed by seed.
-        columns: seeds.
+        pictures: (picture, caption), seed by seed, and for each seed run by run.
+        columns: runs.
         said: a line for people.
     """
 
@@ -99,13 +99,35 @@ def read_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def read_number(name: str, text: str) -> float | int:
+    """Read a number of a field.
+
+    Args:
+        name: the pipeline's argument.
+        text: what stands in the field.
+
+    Returns:
+        A whole number where the argument wants one.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    kind, example = (int, "8") if name in WHOLE else (float, "1.5")
+    try:
+        return kind(text.strip())
+    except ValueError as error:
+        expected = "a whole number" if kind is int else "a number"
+        fix = f"for example {example}; empty = the run's own"
+        raise ConfigError(Problem(name, text, expected, fix)) from error
+
+
 def draw_grid(
     pipelines: Pipelines,
     runs: Sequence[str],
     prompt: str,
     images: Sequence[tuple[str, Picture]],
     seeds: str,
-    options: Mapping[str, float | int | None],
+    options: Mapping[str, str],
 ) -> Grid:
     """Draw the same with every run: the same prompt, pictures and noise.
 
@@ -115,7 +137,7 @@ def draw_grid(
         prompt: the caption or instruction.
         images: pairs of role and picture.
         seeds: as `read_seeds` reads them.
-        options: numbers by the pipeline's argument; None = the run's own.
+        options: numbers as texts, by the pipeline's argument; "" = the run's own.
 
     Returns:
         The pictures.
@@ -126,26 +148,28 @@ def draw_grid(
     if not runs:
         raise ConfigError(Problem("runs", None, "at least one run", "choose one above"))
     numbers = read_seeds(seeds)
-    given = {
-        name: int(value) if name in WHOLE else float(value)
-        for name, value in options.items()
-        if value is not None
-    }
-    pictures, began = [], time.perf_counter()
+    given = {name: read_number(name, text) for name, text in options.items() if text.strip()}
+    found, began = {}, time.perf_counter()
     for run in runs:
         pipeline = pipelines.get(run)
         for seed in numbers:
             (picture,) = pipeline(prompt, images=list(images), seed=seed, **given)
-            pictures.append((_for_the_eye(picture), f"{run}, seed {seed}"))
+            found[seed, run] = (_for_the_eye(picture), f"{run}, seed {seed}")
+    pictures = [found[seed, run] for seed in numbers for run in runs]
     seconds = time.perf_counter() - began
-    said = f"{len(pictures)} pictures in {seconds:.1f} s, loading included"
-    return Grid(pictures, len(numbers), said)
+    count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
+    said = f"{count} in {seconds:.1f} s, loading included"
+    return Grid(pictures, len(runs), said)
 
 
 def _for_the_eye(picture: Image) -> Image:
     """Enlarge a small picture by a whole factor, its pixels kept square."""
     factor = max(1, SHOWN // max(picture.size))
     return picture.resize((picture.width * factor, picture.height * factor), resample=0)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def build_page(
@@ -176,22 +200,22 @@ def build_page(
             labels = ["source", *(f"reference {n + 1}" for n in range(NUM_REFERENCES))]
             values = list(start.get("images", ()))
             values += [None] * (len(labels) - len(values))
+            ways: Any = ["upload", "clipboard"]
             pictures = [
-                gr.Image(value=value, type="pil", label=label, height=180)
+                gr.Image(value=value, type="pil", label=label, height=180, sources=ways)
                 for label, value in zip(labels, values, strict=True)
             ]
         with gr.Row():
             seeds = gr.Textbox(value=str(start.get("seeds", "0")), label="seeds, such as 0-3")
+            # Texts, since a field for numbers cannot be empty: a browser sends 0 for it.
             numbers = [
-                gr.Number(
-                    value=start.get(name),
-                    label=f"{label} (empty: the run's own)",
-                    precision=0 if name in WHOLE else None,
-                )
+                gr.Textbox(value=_text(start.get(name)), label=label, placeholder="the run's own")
                 for name, label in NUMBERS.items()
             ]
         button = gr.Button("draw", variant="primary")
-        gallery = gr.Gallery(label="a row a run, a column a seed", format="png", height="auto")
+        # Pictures stay as small as they are.
+        words = {"label": "a column a run, a row a seed", "object_fit": "scale-down"}
+        gallery = gr.Gallery(format="png", height="auto", **words)
         said = gr.Markdown()
 
         def draw(
@@ -200,7 +224,7 @@ def build_page(
             given, values = fields[: len(pictures)], fields[len(pictures) :]
             roles = ["source", *["reference"] * NUM_REFERENCES]
             images = [(r, p) for r, p in zip(roles, given, strict=True) if p is not None]
-            options = dict(zip(NUMBERS, values, strict=True))
+            options = dict(zip(NUMBERS, map(_text, values), strict=True))
             try:
                 grid = draw_grid(pipelines, names, prompt, images, seeds, options)
             except ConfigError as error:

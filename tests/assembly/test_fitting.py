@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from qk_lightning.assembly.build import build_part, open_world
 from qk_lightning.assembly.fitting import head_problems
+from qk_lightning.assembly.readable import damaged_bases
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.compose import compose
 from qk_lightning.config.errors import ConfigError
@@ -93,6 +95,14 @@ def test_a_later_stage_may_widen_the_head_that_it_takes_over() -> None:
 def test_nothing_is_drawn_for_the_check(root: Path) -> None:
     check(plan_chain("tiny/stage3"))
     assert not (root / "runs").exists()
+
+
+def test_a_damaged_file_in_a_pipelines_folder_is_found(root: Path) -> None:
+    (root / "pipe" / "transformer").mkdir(parents=True)
+    (root / "pipe" / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut")
+    cfg = OmegaConf.create({"head": {"path": str(root / "pipe"), "subfolder": "transformer"}})
+    (problem,) = damaged_bases(cfg, ["head"])
+    assert "diffusion_pytorch_model.safetensors" in str(problem)
 
 
 @pytest.mark.slow

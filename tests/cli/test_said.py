@@ -36,7 +36,6 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
         ),
         ("sweep sweeps/smoke stage1.seed=1 stage1.seed=2", "stage1.seed = "),
         ("generate x --num-images 0", "1 or more\n    fix: for example 1"),
-        ("generate x", 'fix: --prompt "a person with red hair"'),
     ],
 )
 def test_a_wrong_value_has_a_fix_in_words(
@@ -62,6 +61,13 @@ def trained(trained_root: Path, root: Path) -> Path:
     """A copy of the trained chain in this test's root."""
     shutil.copytree(trained_root / "runs", root / "runs")
     return root
+
+
+@pytest.mark.usefixtures("trained")
+def test_nothing_to_draw_is_a_mistake(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    words = ("generate", "stage2", "--output", str(root / "out"))
+    assert 'fix: --prompt "a person with red hair"' in said(capsys, *words, code=2)
+    assert "1 picture of stage2" in said(capsys, *words, "--prompt", "")
 
 
 def test_the_list_tells_runs_apart(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

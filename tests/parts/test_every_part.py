@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_vlms import MAKERS, make_tiny_vlm
 
+from qk_lightning.bench.tiny_vlms import MAKERS, make_tiny_vlm
 from qk_lightning.config.layers import load_layers
 from qk_lightning.config.paths import package_root
 from qk_lightning.config.schema import FAMILIES, PART_FAMILIES, names_of, schema_of

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_vlms import CHAT, MAKERS, TILE, make_tiny_vlm
 from torch import nn
 
 from qk_lightning.assembly.build import class_of
+from qk_lightning.bench.tiny_vlms import CHAT, MAKERS, TILE, make_tiny_vlm
 from qk_lightning.parts.vlms import checkpoint
 from qk_lightning.parts.vlms.inputs import VLMInputs
 from qk_lightning.parts.vlms.tiles import any_resolution, padded_squares, square_tiles
@@ -135,7 +135,7 @@ def test_an_encoder_is_no_causal_lm(folders, tmp_path):
 
 
 def test_a_text_model_shown_a_picture(open_vlm):
-    with pytest.raises(ValueError, match="CausalLM reads text alone"):
+    with pytest.raises(ValueError, match="images = 1: expected none, as CausalLM reads text"):
         open_vlm("causal_lm").prepare(["a"], torch.zeros(1, 1, 3, 16, 16))
 
 

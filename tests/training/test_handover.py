@@ -96,7 +96,7 @@ def test_handed_over_parts_of_other_sizes_are_found_before_training() -> None:
 def test_a_picture_size_that_the_codec_cannot_cut_is_found_before_training() -> None:
     with pytest.raises(ConfigError, match="a multiple of 8"):
         check(plan_chain("tiny/stage1", ["data.world.size=36"]))
-    with pytest.raises(ConfigError, match="a multiple of 16, the pixels of 2 latent cells"):
+    with pytest.raises(ConfigError, match="a multiple of 16: 8 pixels a latent cell"):
         check(plan_chain("tiny/stage1", ["data.world.size=40", "head.patch=2"]))
 
 

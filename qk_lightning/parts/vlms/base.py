@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.parts.vlms import language, passes
 from qk_lightning.parts.vlms.inputs import (
     Embedded,
@@ -97,7 +98,8 @@ class VLMPart(PretrainedPart):
             Inputs on the part's device.
 
         Raises:
-            ValueError: Another number of images than of prompts, or a VLM that reads none.
+            ConfigError: A VLM that reads no images was given some.
+            ValueError: Another number of images than of prompts.
         """
         num_images = 0 if images is None else images.shape[1]
         pictures = None
@@ -261,10 +263,9 @@ class VLMPart(PretrainedPart):
 
     def _check_images(self, prompts: list[str], images: Tensor) -> None:
         if not self.reads_images:
-            raise ValueError(
-                f"vlm: {type(self).__name__} reads text alone, and was given images; use a task "
-                "without images (text_to_image), or a vlm that sees (qwen2_5_vl, qwen3_vl)."
-            )
+            expected = f"none, as {type(self).__name__} reads text alone"
+            fix = "leave them out, or train with a vlm that sees, such as vlm=qwen2_5_vl"
+            raise ConfigError(Problem("images", images.shape[1], expected, fix))
         if len(images) != len(prompts):
             raise ValueError(
                 f"images: {len(images)} rows, expected one for each of {len(prompts)} prompts; "

@@ -23,7 +23,7 @@ class LlavaOnevision(VLMPart):
     """A LLaVA-OneVision checkpoint in transformers' layout (`llava-hf/llava-onevision-...`).
 
     A single image is seen whole and in tiles of the resolution that suits it best (anyres), up to
-    about 7,000 tokens; of several images each is padded to a square and seen whole, 729 tokens
+    about 7,400 tokens; of several images each is padded to a square and seen whole, 729 tokens
     and one more for the real model. Positions are places in the row.
 
     Args:
