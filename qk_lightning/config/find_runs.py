@@ -62,8 +62,8 @@ def find_run(text: str) -> RunFolder:
         expected = "a run's folder (config.yaml), or an exported one (model_index.json)"
         fix = "qk runs lists the runs; qk export writes such a folder"
         raise ConfigError(Problem("run", text, expected, fix))
-    near = did_you_mean(text, names)
-    fix = near if len(names) <= MAX_LISTED or near.startswith("did") else "all: qk runs list"
+    meant = did_you_mean(text, names)
+    fix = meant if len(names) <= MAX_LISTED or meant.startswith("did") else "all: qk runs list"
     fix = fix if names else "train one first: qk fit laptop/stage1"
     raise ConfigError(Problem("run", text, f"a run folder under {runs_root()}", fix))
 

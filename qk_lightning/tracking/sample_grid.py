@@ -176,7 +176,8 @@ def _pieces(text: str, width: int) -> Iterator[str]:
 def _length(text: str) -> float:
     """Return the pixels that a line takes as `_draw_lines` draws it."""
     words = text.split()
-    return sum(_font(FONT_SIZE).getlength(word) for word in words) + SPACE * (len(words) - 1)
+    own = sum(float(_font(FONT_SIZE).getlength(word)) for word in words)
+    return own + SPACE * (len(words) - 1)
 
 
 @functools.cache
