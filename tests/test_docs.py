@@ -1,7 +1,7 @@
 """README and docs: their commands plan, the cheap ones run, their files and Python code work.
 
 A block after `<!-- file: NAME -->` is written to NAME, in a root that vanishes; one after
-`<!-- output -->` is what the Python block before it prints. A `py` block names runs and files of the
+`<!-- output -->` is what the Python block before it prints. A `py` block names runs and files of a
 reader's own and is not run.
 """
 
