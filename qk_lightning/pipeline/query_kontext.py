@@ -48,7 +48,6 @@ from qk_lightning.systems.base import build_system
 from qk_lightning.systems.query_kontext import QueryKontext
 
 STEPS = "num_inference_steps"
-ABOUT_IMAGES = ("images", "roles")  # how a part begins to say that it cannot use the pictures
 
 
 class QueryKontextPipeline:
@@ -262,24 +261,14 @@ class QueryKontextPipeline:
         with step_bar(self.system.head, steps * len(groups), self._bar) as bar:
             for places, batch in zip(groups, batches, strict=True):
                 with bar.batch(steps):
-                    latents = self._sample(batch, torch.cat([noise[place] for place in places]))
+                    starts = torch.cat([noise[place] for place in places]).to(self.device)
+                    latents = self.system.sample(batch.to(self.device), starts)
                 kept = latents
                 if not is_latent:
                     kept = self.system.autoencoder.decode(latents).clamp(-1, 1)
                 for place, of_prompt in zip(places, kept.split(num_images), strict=True):
                     found[place] = of_prompt
         return [image for place in range(len(requests)) for image in found[place]]
-
-    def _sample(self, batch: Batch, noise: Tensor) -> Tensor:
-        device = self.system.device
-        try:
-            return self.system.sample(batch.to(device), noise.to(device))
-        except ValueError as error:  # a part refuses such pictures
-            if isinstance(error, ConfigError) or not str(error).startswith(ABOUT_IMAGES):
-                raise
-            expected = f"pictures that the run's parts can use ({error})"
-            problem = Problem("images", batch.roles, expected, "leave them out, or change roles")
-            raise ConfigError(problem) from error
 
     def _batch(self, requests: Sequence[Request], num_images: int) -> Batch:
         """Stack requests of one layout, each `num_images` times."""

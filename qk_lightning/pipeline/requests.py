@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 from qk_lightning.config.arguments import check_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.data.sample import ROLES, Roles
+from qk_lightning.parts.heads.base import DiffusionHead
 from qk_lightning.systems.query_kontext import QueryKontext
 
 Picture = Image.Image | Path | str
@@ -68,8 +68,8 @@ def make_requests(
 
     Args:
         prompt: one prompt or several.
-        sources: pictures whose pixels are kept, for every prompt.
-        references: pictures whose identity is kept, for every prompt.
+        sources: pictures whose pixels are kept, for every prompt; or a single one.
+        references: pictures whose identity is kept, for every prompt; or a single one.
         images: pairs of role and picture, or pictures; for several prompts a list of such lists
             gives each its own.
         roles: the roles of `images` where these are pictures alone.
@@ -84,8 +84,8 @@ def make_requests(
         ConfigError: with what cannot be understood.
     """
     prompts = [prompt] if isinstance(prompt, str) else _texts(prompt)
-    shared: list[tuple[str, Any]] = [*zip(repeat("source"), sources, strict=False)]
-    shared += zip(repeat("reference"), references, strict=False)
+    shared = [("source", picture) for picture in _pictures("sources", sources)]
+    shared += [("reference", picture) for picture in _pictures("references", references)]
     own = _own_images(images, roles, None if isinstance(prompt, str) else len(prompts))
     sizes = zip(
         _sizes("height", height, len(prompts), size),
@@ -123,38 +123,60 @@ def check_requests(system: QueryKontext, requests: Sequence[Request]) -> None:
     Raises:
         ConfigError: with all sizes and roles that it cannot.
     """
-    stride, patch = system.autoencoder.stride, int(getattr(system.head, "patch", 1))
-    unit = stride * patch
     problems = []
     for request in requests:
         for key, value in (("height", request.height), ("width", request.width)):
-            if value % unit:
-                why = f"autoencoder's stride {stride} x head's patch {patch}"
-                below, above = value // unit * unit, value // unit * unit + unit
-                fix = f"{below} or {above}" if below else str(above)
-                problems.append(Problem(key, value, f"a multiple of {unit} ({why})", fix))
+            problems += _size_problems(system, key, value)
         problems += _role_problems(system, request.roles)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
 
 
+def _size_problems(system: QueryKontext, key: str, value: int) -> list[Problem]:
+    """Say why a side cannot be cut into tokens, or is longer than the head has positions for."""
+    stride, multiple = system.autoencoder.stride, int(getattr(system.head, "cell_multiple", 1))
+    most, unit = getattr(system.head, "max_cells", None), stride * multiple
+    if most is not None and value > most * stride:
+        expected = f"{most * stride} or less: the head {system.config.head.name} has positions for "
+        return [Problem(key, value, f"{expected}{most} latent cells", str(most * stride))]
+    if value % unit:
+        why = f"autoencoder's stride {stride} x head's patch {multiple}"
+        below, above = value // unit * unit, value // unit * unit + unit
+        fix = f"{below} or {above}" if below else str(above)
+        return [Problem(key, value, f"a multiple of {unit} ({why})", fix)]
+    return []
+
+
 def _role_problems(system: QueryKontext, roles: Roles) -> list[Problem]:
     """Say which roles a head cannot tell apart or has no room for.
 
-    A head may say by `max_images` how many input pictures it takes (channels have few places);
-    one that places pictures by shifted positions keeps one source apart from its references.
+    Pictures that enter as channels have few places; a head that places pictures by shifted
+    positions keeps one source apart from its references.
     """
+    if roles and not getattr(system.vlm, "reads_images", True):
+        expected = f"no picture: the vlm {system.config.vlm.name} reads text alone"
+        return [Problem("images", roles, expected, "leave them out")]
     if not system.low_level or not roles:  # the head sees no picture
         return []
-    head, name = system.head, system.config.head.name
-    most = getattr(head, "max_images", None)
-    if isinstance(most, int) and len(roles) > most:
-        expected = f"at most {most} input picture(s): the head {name} has room for no more"
-        return [Problem("images", roles, expected, "leave some out")]
+    head = system.head
+    if isinstance(head, DiffusionHead) and (why := head.image_problem(roles)):
+        expected = f"pictures that the head {system.config.head.name} can take ({why})"
+        return [Problem("images", roles, expected, "leave some out, or change roles")]
     if roles.count("source") > 1 and getattr(head, "positions", None) == "shifted":
         expected = "one source: shifted positions would put two on the same place"
         return [Problem("images", roles, expected, "give the others the role reference")]
     return []
+
+
+def _pictures(key: str, given: Any) -> list[Picture]:
+    """Read pictures of one role; one alone needs no list."""
+    if given is None:
+        return []
+    if isinstance(given, str | Path | Image.Image):
+        return [given]
+    if not isinstance(given, Sequence):
+        raise ConfigError(Problem(key, repr(given), "a list of pictures", f'{key}=["me.png"]'))
+    return list(given)
 
 
 def _texts(prompts: Any) -> list[str]:

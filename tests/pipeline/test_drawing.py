@@ -12,6 +12,7 @@ from PIL import Image
 
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.parts.heads.sd3 import SD3
 from qk_lightning.pipeline import QueryKontextPipeline
 
 
@@ -163,19 +164,36 @@ def test_bad_input_is_named_before_anything_is_drawn(pipeline, monkeypatch, give
         assert words in str(caught.value)
 
 
-def test_a_head_says_how_many_pictures_it_has_room_for(pipeline, monkeypatch) -> None:
-    monkeypatch.setattr(pipeline.system.head, "max_images", 1, raising=False)
-    with pytest.raises(ConfigError, match=r"at most 1 input picture.*the head flux"):
-        pipeline("a person", references=[picture(), picture()])
+def test_a_head_with_channels_says_what_it_has_room_for(pipeline) -> None:
+    stride, own = pipeline.system.autoencoder.stride, pipeline.system.head
+    sizes = {"num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
+    head = SD3(latent_channels=4, patch=2, pos_embed_max_size=4, num_image_slots=1, **sizes)
+    pipeline.system.head = head  # monkeypatch would take a module's attribute away in the end
+    try:
+        for given, says in (
+            ({"height": 5 * stride}, f"a multiple of {2 * stride} "),
+            ({"width": 10 * stride}, f"{8 * stride} or less"),
+            ({"references": picture()}, "pictures that the head"),
+            ({"sources": [picture(), picture()]}, "pictures that the head"),
+        ):
+            with pytest.raises(ConfigError, match=says):
+                pipeline("a person", **given)
+    finally:
+        pipeline.system.head = own
 
 
-def test_what_a_part_says_of_the_pictures_is_an_answer(pipeline, monkeypatch) -> None:
-    def refuse(*_: object) -> None:
-        raise ValueError("images: this vlm reads text alone.")
-
-    monkeypatch.setattr(pipeline.system.vlm, "prepare", refuse)
-    with pytest.raises(ConfigError, match="this vlm reads text alone"):
+def test_a_vlm_that_reads_text_alone_is_given_no_picture(pipeline, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline.system.vlm, "reads_images", False, raising=False)
+    with pytest.raises(ConfigError, match="reads text alone"):
         pipeline("a person", references=[picture()])
+
+
+def test_a_single_picture_needs_no_list(pipeline) -> None:
+    one = picture()
+    pictures = [pipeline("a person", sources=given, seed=1)[0] for given in (one, [one])]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+    with pytest.raises(ConfigError, match="a list of pictures"):
+        pipeline("a person", sources=3)
 
 
 def test_a_device_that_is_not_there_is_named_before_weights_load(
