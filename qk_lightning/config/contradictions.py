@@ -24,7 +24,7 @@ def contradictions(checked: dict[str, Any]) -> list[Problem]:
     Returns:
         The problems.
     """
-    return [*_blind_vlm(checked), *_nothing_to_read(checked)]
+    return [*_blind_vlm(checked), *_nothing_to_read(checked), *_one_rank(checked)]
 
 
 def _blind_vlm(checked: dict[str, Any]) -> Iterator[Problem]:
@@ -50,6 +50,16 @@ def _nothing_to_read(checked: dict[str, Any]) -> Iterator[Problem]:
     if system.get("context") == "queries" and _attribute(checked, "queries", "num_queries", 1) == 0:
         expected = f"text or both, as queries {checked['queries']['name']} make no kontext"
         yield Problem("system.context", "queries", expected, "set system.context=text")
+
+
+def _one_rank(checked: dict[str, Any]) -> Iterator[Problem]:
+    """Several devices, and a system whose random numbers or data do not follow the sample."""
+    devices = checked["trainer"]["devices"]
+    if isinstance(devices, int) and devices > 1:
+        if not _attribute(checked, "system", "several_ranks", False):
+            name = (checked.get("system") or {}).get("name")
+            expected = f"1, as the system {name} trains on one device"
+            yield Problem("trainer.devices", devices, expected, "set trainer.devices=1")
 
 
 def _attribute(checked: dict[str, Any], family: str, name: str, default: Any) -> Any:
