@@ -106,14 +106,14 @@ def trained_whole(module: nn.Module, keep: bool = True) -> dict[str, Tensor]:
         keep: keep the result; elsewhere {} comes back.
 
     Returns:
-        Name to whole tensor on the CPU.
+        Name to whole tensor on the CPU, a copy.
     """
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             gathered = whole(parameter)
             if keep:
-                state[name] = gathered.cpu()
+                state[name] = gathered.to("cpu", copy=not is_sharded(parameter))
     return state
 
 

@@ -54,12 +54,12 @@ def _nothing_to_read(checked: dict[str, Any]) -> Iterator[Problem]:
 
 def _one_rank(checked: dict[str, Any]) -> Iterator[Problem]:
     """Several devices, and a system whose random numbers or data do not follow the sample."""
-    devices = checked["trainer"]["devices"]
-    if isinstance(devices, int) and devices > 1:
-        if not _attribute(checked, "system", "several_ranks", False):
-            name = (checked.get("system") or {}).get("name")
-            expected = f"1, as the system {name} trains on one device"
-            yield Problem("trainer.devices", devices, expected, "set trainer.devices=1")
+    devices, system = checked["trainer"]["devices"], checked.get("system")
+    if system is None or not isinstance(devices, int) or devices <= 1:
+        return
+    if not _attribute(checked, "system", "several_ranks", False):
+        expected = f"1, as the system {system['name']} trains on one device"
+        yield Problem("trainer.devices", devices, expected, "set trainer.devices=1")
 
 
 def _attribute(checked: dict[str, Any], family: str, name: str, default: Any) -> Any:

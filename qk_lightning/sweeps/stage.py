@@ -99,7 +99,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
 
     Raises:
         ConfigError: the parent or the configuration cannot be used.
-        RanksDisagree: the ranks would train different models, or on the wrong samples.
+        RankError: the ranks would train different models, or on the wrong samples.
     """
     ranks = join(cfg.trainer)
     ranks.from_first(lambda: run.name)  # it has written the folder, and read what was there
@@ -163,9 +163,7 @@ def _in_one_piece(system: System, trainer: Trainer, data: DataModule, ranks: Ran
     return alone
 
 
-def _fit(
-    run: RunFolder, trainer: Trainer, system: System, data: DataModule, ranks: Ranks
-) -> None:
+def _fit(run: RunFolder, trainer: Trainer, system: System, data: DataModule, ranks: Ranks) -> None:
     """Train from the last checkpoint that can be read.
 
     Raises:

@@ -18,7 +18,7 @@ from qk_lightning.training.strategy import ShardedStrategy
 SHOWN = 5
 
 
-class RanksDisagree(RuntimeError):
+class RankError(RuntimeError):
     """The ranks of a run would train different models, or on the wrong samples."""
 
 
@@ -32,7 +32,7 @@ def check_parts(parts: Mapping[str, nn.Module], ranks: Ranks) -> None:
         ranks: the run's processes; all must call it.
 
     Raises:
-        RanksDisagree: a parameter or buffer differs, or random numbers would follow the rank.
+        RankError: a parameter or buffer differs, or random numbers would follow the rank.
     """
     problems = disagreements(ranks.everyone(_digests(parts.items())))
     for family, part in parts.items():
@@ -57,7 +57,7 @@ class RankCheck(Callback):
         """See that all that trains is sharded, and that what is not sharded agrees.
 
         Raises:
-            RanksDisagree: it is not so.
+            RankError: it is not so.
         """
         problems = []
         if isinstance(trainer.strategy, ShardedStrategy):
@@ -71,7 +71,7 @@ class RankCheck(Callback):
         """See that the first step's micro-batches have one layout, other samples, one noise.
 
         Raises:
-            RanksDisagree: it is not so.
+            RankError: it is not so.
         """
         if self.ranks.world_size == 1 or self._seen >= trainer.accumulate_grad_batches:
             return
@@ -81,7 +81,8 @@ class RankCheck(Callback):
         images = None if batch.images is None else tuple(batch.images.shape)
         layout = (batch.task, batch.roles, images, tuple(batch.target.shape))
         problems = batch_problems(self.ranks.everyone((layout, batch.index.tolist(), noise)))
-        _stop(problems, "their own part of one micro-batch", "see that every node has the same data")
+        fix = "see that every node has the same data"
+        _stop(problems, "their own part of one micro-batch", fix)
 
 
 def unsharded(module: nn.Module) -> list[str]:
@@ -153,4 +154,4 @@ def _stop(problems: list[str], expected: str, fix: str) -> None:
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "; ".join(problems[:SHOWN])
-        raise RanksDisagree(f"ranks need {expected}: {listed}{more}. {fix}")
+        raise RankError(f"ranks need {expected}: {listed}{more}. {fix}")

@@ -2,46 +2,151 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
+from conftest import write_presets
 from test_run_stage import train, weights_of
 from two_ranks import copy_as, losses, train_on
 
 from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.errors import ConfigError
+from qk_lightning.sweeps.preflight import check
+from qk_lightning.sweeps.stage import run_stage
 
-pytestmark = [pytest.mark.distributed, pytest.mark.filterwarnings("ignore")]
-STEPS = 20
+pytestmark = [
+    pytest.mark.shared_root,
+    pytest.mark.distributed,
+    pytest.mark.filterwarnings("ignore"),
+]
+STEPS, HALF = 20, 10
 QUICK = [
     f"all.max_steps={STEPS}",
-    "all.trainer.checkpoint_every=10",
+    f"all.trainer.checkpoint_every={HALF}",
     "all.validation.num_images=0",
     "all.validation.num_samples=2",
-    "all.validation.suites=[]",
 ]
+LORA, FROZEN_VLM, REFINE = range(3)  # the stages of the chain
 
 
-@pytest.fixture
-def chain(tiny_presets):
-    """Three stages trained by one process: LoRA in the VLM, a frozen VLM, all tasks."""
+@pytest.fixture(scope="module")
+def patched():
+    """All checkpoints are kept, and the frozen VLM is sharded too, small as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qk_lightning.assembly.shard.REPLICATED", 20_000)
+        patch.setattr("qk_lightning.sweeps.stage.keep_newest", lambda run: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def chain(module_root, tiny_vlm, patched):
+    """Three stages trained by one process."""
+    write_presets(module_root, tiny_vlm)
     return train(plan_chain("tiny/stage3", QUICK))
 
 
-def test_ranks_train_as_one_process_does(chain, monkeypatch):
-    monkeypatch.setattr("qk_lightning.assembly.shard.REPLICATED", 0)  # the frozen VLM too
-    for alone in chain:
-        expected = losses(alone)
-        assert len(expected) == STEPS
-        for strategy in ("ddp", "fsdp"):
-            run = copy_as(alone, strategy, 2)
-            began = time.perf_counter()
-            train_on(run)
-            worst = max(abs(a - b) for a, b in zip(losses(run), expected, strict=True))
-            print(f"{alone.name} {strategy}: {worst:.1e} {time.perf_counter() - began:.1f} s")
-            assert worst < 1e-5, (run.name, losses(run), expected)
-            assert run.last_metrics()["val/loss"] == pytest.approx(
-                alone.last_metrics()["val/loss"], abs=1e-5
-            )
-            for name, tensor in weights_of(alone).items():
-                torch.testing.assert_close(weights_of(run)[name], tensor, rtol=1e-3, atol=1e-4)
+@pytest.fixture(scope="module")
+def sharded(chain):
+    """The first stage on two ranks with shards."""
+    run = copy_as(chain[LORA], "fsdp", 2)
+    train_on(run)
+    return run
+
+
+def assert_same(run, alone, first=0):
+    """See that a run's losses after a step, and its weights, are those of one process."""
+    ours, expected = losses(run, first), losses(alone, first)
+    assert len(expected) == STEPS - first
+    worst = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
+    print(f"{run.name}: losses differ by {worst:.1e}")
+    assert worst < 1e-5, (ours, expected)
+    val = run.last_metrics()["val/loss"]
+    assert val == pytest.approx(alone.last_metrics()["val/loss"], abs=1e-5)
+    trained = weights_of(run)
+    for name, tensor in weights_of(alone).items():  # averaged ones: the chain has EMA
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_lora_on_sharded_ranks(chain, sharded):
+    assert_same(sharded, chain[LORA])
+
+
+@pytest.mark.parametrize(
+    ("stage", "strategy"),
+    [
+        (FROZEN_VLM, "fsdp"),
+        (REFINE, "fsdp"),
+        (LORA, "ddp"),
+        pytest.param(FROZEN_VLM, "ddp", marks=pytest.mark.slow),
+        pytest.param(REFINE, "ddp", marks=pytest.mark.slow),
+    ],
+)
+def test_ranks_train_as_one_process_does(chain, stage, strategy):
+    run = copy_as(chain[stage], strategy, 2)
+    train_on(run)
+    assert_same(run, chain[stage])
+
+
+def half_way(run, strategy, devices):
+    """Return a copy of a run that was stopped after its first checkpoint."""
+    copy = copy_as(run, strategy, devices)
+    copy.checkpoints.mkdir()
+    name = f"step={HALF}.ckpt"
+    (copy.checkpoints / name).write_bytes((run.checkpoints / name).read_bytes())
+    return copy
+
+
+def test_one_process_goes_on_with_what_ranks_began(chain, sharded):
+    run = half_way(sharded, "auto", 1)
+    run_stage(run.path)
+    assert_same(run, chain[LORA], HALF)
+
+
+def test_ranks_go_on_with_what_one_process_began(chain):
+    run = half_way(chain[LORA], "fsdp", 2)
+    train_on(run)
+    assert_same(run, chain[LORA], HALF)
+
+
+@pytest.mark.slow
+def test_ddp_goes_on_with_what_fsdp_began_and_the_reverse(chain, sharded):
+    run = half_way(sharded, "ddp", 2)
+    train_on(run)
+    assert_same(run, chain[LORA], HALF)
+    back = half_way(run, "fsdp", 2) if (run.checkpoints / f"step={HALF}.ckpt").exists() else None
+    assert back is not None
+    train_on(back)
+    assert_same(back, chain[LORA], HALF)
+
+
+def test_checkpoints_hold_the_same_whoever_wrote_them(chain, sharded):
+    name = f"step={HALF}.ckpt"
+    alone, ours = (
+        torch.load(run.checkpoints / name, weights_only=True) for run in (chain[LORA], sharded)
+    )
+    assert alone.keys() == ours.keys()
+    assert alone["optimizer_names"] == ours["optimizer_names"]
+    assert list(alone["state_dict"]) == list(ours["state_dict"])
+    for number, values in alone["optimizer_states"][0]["state"].items():
+        for key, value in values.items():
+            found = ours["optimizer_states"][0]["state"][number][key]
+            torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5)
+    assert ours["callbacks"].keys() == alone["callbacks"].keys()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.devices=3"], "a multiple of data.groups_per_step x ranks"),
+        (["trainer.devices=2", "trainer.micro_batch_size=2"], "a divisor of 1"),
+        (["trainer.strategy=deepspeed"], "trainer.strategy"),
+    ],
+)
+def test_what_does_not_divide_is_refused(chain, overrides, said):
+    with pytest.raises(ConfigError) as caught:
+        check(plan_chain("tiny/stage1", overrides))
+    assert said in str(caught.value)
+
+
+def test_a_system_of_one_device_is_refused(chain):
+    with pytest.raises(ConfigError, match=r"trainer\.devices = 2(.|\n)*expected 1"):
+        plan_chain("laptop/codec_kl", ["trainer.devices=2"])
