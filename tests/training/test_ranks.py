@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import write_presets
 from test_run_stage import train, weights_of
 from two_ranks import copy_as, losses, train_on
 
@@ -40,9 +39,8 @@ def patched():
 
 
 @pytest.fixture(scope="module")
-def chain(module_root, tiny_vlm, patched):
+def chain(shared_presets, patched):
     """Three stages trained by one process."""
-    write_presets(module_root, tiny_vlm)
     return train(plan_chain("tiny/stage3", QUICK))
 
 
@@ -75,8 +73,8 @@ def test_lora_on_sharded_ranks(chain, sharded):
 @pytest.mark.parametrize(
     ("stage", "strategy"),
     [
-        (FROZEN_VLM, "fsdp"),
-        (REFINE, "fsdp"),
+        pytest.param(FROZEN_VLM, "fsdp", marks=pytest.mark.slow),
+        (REFINE, "fsdp"),  # its VLM is frozen too
         pytest.param(LORA, "ddp", marks=pytest.mark.slow),
         pytest.param(FROZEN_VLM, "ddp", marks=pytest.mark.slow),
         pytest.param(REFINE, "ddp", marks=pytest.mark.slow),
