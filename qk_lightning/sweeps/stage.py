@@ -49,7 +49,7 @@ from qk_lightning.training.checkpoints import (
 )
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
-from qk_lightning.training.rank_check import RankCheck, check_parts
+from qk_lightning.training.rank_check import RankCheck, RankError, check_parts
 from qk_lightning.training.ranks import Ranks, join
 from qk_lightning.training.strategy import ShardedStrategy, make_strategy
 
@@ -102,7 +102,8 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         RankError: the ranks would train different models, or on the wrong samples.
     """
     ranks = join(cfg.trainer)
-    ranks.from_first(lambda: run.name)  # it has written the folder, and read what was there
+    if ranks.from_first(lambda: run.name) != run.name:  # it has written the folder by now
+        raise RankError(f"rank {ranks.rank} was to train {run.name}, and the first one does not")
     world = open_world(cfg.data.world)
     world.prepare()
     entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)

@@ -86,6 +86,21 @@ def test_ranks_train_as_one_process_does(chain, stage, strategy):
     assert_same(run, chain[stage])
 
 
+@pytest.mark.slow
+def test_ranks_validate_in_step_and_draw(chain):
+    overrides = ["max_steps=4", "validation.every=2", "validation.num_images=0"]
+    alone = train(plan_chain("tiny/stage1", overrides))[0]
+    run = copy_as(alone, "fsdp", 2)
+    train_on(run)
+    ours, expected = ([r for r in of.metrics() if r["metric"] == "val/loss"] for of in (run, alone))
+    assert [row["step"] for row in expected] == [2, 4]
+    for row, one in zip(ours, expected, strict=True):
+        assert row["value"] == pytest.approx(one["value"], abs=1e-5)
+    names = [sorted(file.name for file in of.samples.iterdir()) for of in (run, alone)]
+    assert names[0] == names[1] == ["step_000002.png", "step_000004.png"]
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-5)
+
+
 def half_way(run, strategy, devices):
     """Return a copy of a run that was stopped after its first checkpoint."""
     copy = copy_as(run, strategy, devices)
