@@ -98,6 +98,12 @@ def tiny_presets(root: Path, tiny_vlm: Path) -> Path:
     return write_presets(root, tiny_vlm)
 
 
+@pytest.fixture(scope="module")
+def shared_presets(module_root: Path, tiny_vlm: Path) -> Path:
+    """Write them once for a module marked `shared_root`."""
+    return write_presets(module_root, tiny_vlm)
+
+
 def write_presets(root: Path, vlm: Path) -> Path:
     """Write the presets of the small chain, and return their folder."""
     folder = root / "experiments" / "tiny"

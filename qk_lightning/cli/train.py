@@ -22,6 +22,7 @@ from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order, read_levels
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
+from qk_lightning.sweeps.launch import follow, started_rank
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
 from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
@@ -60,6 +61,8 @@ def fit(options: argparse.Namespace) -> int:
     if not all(run.done for run in graph.values()):
         print("loading the libraries", flush=True)
     check(as_new(run for run in graph.values() if not run.done))
+    if started_rank(plans[-1].cfg.trainer.devices):
+        return follow(graph.values())
     forget(doomed)
     outcome = run_chain(plans)
     last = plans[-1].folder

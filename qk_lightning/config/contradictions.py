@@ -36,6 +36,7 @@ def contradictions(checked: dict[str, Any]) -> list[Problem]:
         *_no_queries(checked),
         *_unknown_tasks(checked),
         *_missing_files(checked["data"]["world"], "data.world"),
+        *_one_rank(checked),
     ]
 
 
@@ -110,6 +111,16 @@ def _nothing_to_read(checked: dict[str, Any]) -> Iterator[Problem]:
     if system.get("context") == "queries" and _attribute(checked, "queries", "num_queries", 1) == 0:
         expected = f"text or both, as queries {checked['queries']['name']} make no kontext"
         yield Problem("system.context", "queries", expected, "set system.context=text")
+
+
+def _one_rank(checked: dict[str, Any]) -> Iterator[Problem]:
+    """Several devices, and a system whose random numbers or data do not follow the sample."""
+    devices, system = checked["trainer"]["devices"], checked.get("system")
+    if system is None or not isinstance(devices, int) or devices <= 1:
+        return
+    if not _attribute(checked, "system", "several_ranks", False):
+        expected = f"1, as the system {system['name']} trains on one device"
+        yield Problem("trainer.devices", devices, expected, "set trainer.devices=1")
 
 
 def _attribute(checked: dict[str, Any], family: str, name: str, default: Any) -> Any:

@@ -78,7 +78,9 @@ class Trainer:
         global_batch_size: samples a step, over all ranks and micro-batches.
         micro_batch_size: samples a forward pass on one rank; null for a whole group's share.
         accelerator: Lightning's accelerator.
-        devices: devices of a run; 1, as training on several is not here yet.
+        devices: devices of a run, on each machine; every one is a process of its own (a rank).
+        strategy: how ranks share the work. ddp: each has the whole model; fsdp: each has a part
+            of what trains and of large frozen parts; auto: ddp. No effect on one device.
         precision: Lightning's precision.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of metrics.
@@ -89,6 +91,7 @@ class Trainer:
     micro_batch_size: int | None = None
     accelerator: str = "auto"
     devices: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
     checkpoint_every: int = 100
     log_every: int = 10
@@ -220,7 +223,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.max_steps": (1, math.inf),
     "trainer.global_batch_size": (1, math.inf),
     "trainer.micro_batch_size": (1, math.inf),
-    "trainer.devices": (1, 1),  # training on several is not here yet
+    "trainer.devices": (1, math.inf),
     "trainer.checkpoint_every": (1, math.inf),
     "trainer.log_every": (1, math.inf),
     "validation.every": (0, math.inf),
@@ -241,6 +244,7 @@ NOT_IN_IDENTITY = (
     "trainer.micro_batch_size",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.strategy",
     "trainer.checkpoint_every",
     "trainer.log_every",
     "validation.batch_size",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.chain import StagePlan
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
 from qk_lightning.sweeps.graph import (
     Graph,
@@ -24,6 +25,7 @@ from qk_lightning.sweeps.graph import (
     makespan,
     ready,
 )
+from qk_lightning.sweeps.launch import started_rank
 from qk_lightning.sweeps.pool import Event, Pool
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.worker import ERROR_FILE, Job, run_once
@@ -84,7 +86,14 @@ class Executor:
 
         Returns:
             How they ended. Ctrl-C ends the running ones and comes back with `interrupted`.
+
+        Raises:
+            ConfigError: this process is one of several that torchrun started.
         """
+        if started_rank(1) is not None:
+            expected = "one process: it starts those of its runs"
+            fix = "use `qk fit` under torchrun, or start this without it"
+            raise ConfigError(Problem("torchrun", None, expected, fix))
         try:
             while True:
                 for run in ready(self.graph, self._taken(pool))[: pool.free]:

@@ -119,6 +119,17 @@ def _check_accelerator(cfg: DictConfig) -> None:
         expected = f"an accelerator of this machine ({str(error).splitlines()[0]})"
         problem = Problem("trainer.accelerator", name, expected, "use cpu, or auto")
         raise ConfigError(problem) from error
+    _check_devices(name, cfg.trainer.devices)
+
+
+def _check_devices(accelerator: str, devices: int) -> None:
+    import torch
+
+    if devices > 1 and accelerator != "cpu" and torch.cuda.is_available():
+        there = torch.cuda.device_count()
+        if devices > there:
+            expected = f"at most {there}, the GPUs of this machine"
+            raise ConfigError(Problem("trainer.devices", devices, expected, f"set {there}"))
 
 
 def _shapes(cfg: DictConfig, heirs: Mapping[str, Part]) -> dict[str, object]:
@@ -144,7 +155,8 @@ def _check_data(cfg: DictConfig) -> World:
     if not schema_of("system", cfg.system.name).attributes.get("uses_tasks", True):
         return world
     trainer = cfg.trainer
-    sizes = (trainer.global_batch_size, cfg.data.groups_per_step, trainer.micro_batch_size)
+    batch, groups = trainer.global_batch_size, cfg.data.groups_per_step
+    sizes = (batch, groups, trainer.micro_batch_size, trainer.devices)
     problems = [*check_tasks(world, dict(cfg.data.tasks)), *check_batch_sizes(*sizes)]
     if problems:
         raise ConfigError(problems)

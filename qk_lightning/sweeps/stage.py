@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from qk_lightning.assembly.build import families_of, open_world
+from qk_lightning.assembly.shard import load_trained, trained_whole
 from qk_lightning.assembly.trainable import count_parameters, save_trained
 from qk_lightning.assembly.weights import describe, starting_entries, write_entries
 from qk_lightning.config.atomic import write_json
@@ -29,6 +30,7 @@ from qk_lightning.config.find_runs import parent_of
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
+from qk_lightning.sweeps.launch import started_rank, train_on_ranks
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.tracking.validation_pictures import ValidationPictures
@@ -44,10 +46,14 @@ from qk_lightning.training.checkpoints import (
     checkpoint_callback,
     keep_newest,
     latest_checkpoint,
+    step_of,
 )
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
+from qk_lightning.training.rank_check import RankCheck, RankError, check_parts
+from qk_lightning.training.ranks import Ranks, join
 from qk_lightning.training.stopping import StopBetweenSteps
+from qk_lightning.training.strategy import ShardedStrategy, make_strategy
 
 VLM_SHARE = 4  # questions of each world at the end of a run, in units of validation.num_samples
 log = logging.getLogger("qk_lightning")
@@ -69,8 +75,9 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
     started = time.perf_counter()
     seconds_before = run.status.get("seconds", 0.0) if run.checkpoints.is_dir() else 0.0
     run.write_status(state="running", started=_now(), max_steps=cfg.trainer.max_steps, error="")
+    alone = cfg.trainer.devices == 1 or started_rank(cfg.trainer.devices) is not None
     try:
-        _train(run, cfg, report, seconds_before)
+        (train if alone else train_on_ranks)(run, cfg, report, seconds_before)
     except BaseException as error:
         seconds = seconds_before + time.perf_counter() - started
         state = "failed" if isinstance(error, Exception) else "stopped"
@@ -80,32 +87,60 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
     run.write_status(state="done", step=cfg.trainer.max_steps, seconds=seconds, finished=_now())
 
 
-def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before: float) -> None:
+def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before: float) -> None:
+    """Train, save and score, in this process or as one of several.
+
+    Several train together, validate the same samples in step, and end by gathering what trained
+    in the first process; that one saves and scores, as a process alone does, while others wait.
+
+    Args:
+        run: the run's folder; the first process alone writes to it.
+        cfg: its configuration.
+        report: called with progress while it trains.
+        seconds_before: what the run had taken when it was last stopped.
+
+    Raises:
+        ConfigError: the parent or the configuration cannot be used.
+        RankError: the ranks would train different models, or on the wrong samples.
+    """
+    ranks = join(cfg.trainer)
+    if ranks.from_first(lambda: run.name) != run.name:  # it has written the folder by now
+        raise RankError(f"rank {ranks.rank} was to train {run.name}, and the first one does not")
     world = open_world(cfg.data.world)
     world.prepare()
     entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
     system = build_system(cfg, entries, run.path.parent)
     system.configure_model()
-    checkpoint = latest_checkpoint(run)
-    step = run.last_checkpoint_step if checkpoint else 0
-    print("\n".join(describe(entries, cfg.trainable, step)))
+    checkpoint = ranks.from_first(lambda: latest_checkpoint(run))
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
-    write_json(run.path / "parameters.json", count_parameters(system.parts))
-    write_json(run.provenance_json, provenance.collect())
+    if ranks.is_first:
+        step = step_of(checkpoint) if checkpoint else 0
+        print("\n".join(describe(entries, cfg.trainable, step)))
+        write_json(run.path / "parameters.json", count_parameters(system.parts))
+        write_json(run.provenance_json, provenance.collect())
     data = system.data_module(world, None)
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
-    loggers = [RunFolderLogger(run), *_tracker(run, cfg)]
-    watchers = [progress, *([ema] if ema else []), ValidationPictures(run), StopBetweenSteps(run)]
-    trainer = _trainer(run, cfg, data, watchers, loggers)
+    loggers = [RunFolderLogger(run), *(_tracker(run, cfg) if ranks.is_first else [])]
+    watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
+    if not ranks.joined:  # ranks would have to agree on the step
+        watchers.append(StopBetweenSteps(run))
+    trainer = _trainer(run, cfg, data, watchers, loggers, ranks)
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
-    _fit(run, trainer, system, data, checkpoint)
+    if ranks.joined:
+        check_parts(system.parts, ranks)
+    _fit(run, trainer, system, data, ranks, checkpoint)
     system.to(device)  # Lightning leaves it on the CPU
     if ema is not None:
         ema.swap(system)
-    system.on_trained(data)
+    if ranks.joined:
+        system = _in_one_piece(system, trainer, data, ranks)
+        if not ranks.is_first:
+            ranks.end_together(run.name)
+            return
+    system.to(device).on_trained(data)
     write_entries(run, save_trained(run, system.parts, cfg.trainable, entries))
     _score(run, system, trainer, data, loggers)
     write_json(run.sources_json, {**provenance.source_digest(cfg), **sources})
@@ -113,10 +148,35 @@ def _train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_befor
         run.write_status(seconds_per_step=progress.seconds_per_step)
     mlflow_store.log_run_artifacts(run)
     keep_newest(run)
+    ranks.end_together(run.name)
+
+
+def _in_one_piece(system: System, trainer: Trainer, data: DataModule, ranks: Ranks) -> System:
+    """Return the trained system as one process has it; all ranks must call it.
+
+    A sharded one is built anew in the first process: it must fit there, on one device. The data
+    go on as those of one process.
+    """
+    data.start_step = trainer.global_step
+    data.trainer = None
+    if not isinstance(trainer.strategy, ShardedStrategy):
+        return system
+    state = trained_whole(system, keep=ranks.is_first)
+    if not ranks.is_first:
+        return system
+    alone = build_system(system.config, system.entries, system.root)
+    alone.configure_model()
+    load_trained(alone, state)
+    return alone
 
 
 def _fit(
-    run: RunFolder, trainer: Trainer, system: System, data: DataModule, checkpoint: Path | None
+    run: RunFolder,
+    trainer: Trainer,
+    system: System,
+    data: DataModule,
+    ranks: Ranks,
+    checkpoint: Path | None,
 ) -> None:
     """Train, from a checkpoint if there is one.
 
@@ -124,11 +184,11 @@ def _fit(
         KeyboardInterrupt: the user stopped it.
     """
     if checkpoint is not None:
-        step = run.last_checkpoint_step
-        data.start_step = step
-        log.info("%s goes on from step %d", run.name, step)
+        data.start_step = step_of(checkpoint)
+        log.info("%s goes on from step %d", run.name, data.start_step)
+    if ranks.is_first:
         keep_newest(run, KEPT)  # Ctrl-C adds one each time
-    run.keep_metrics_until(data.start_step)
+        run.keep_metrics_until(data.start_step)
     with _ctrl_c():
         trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
@@ -160,21 +220,30 @@ def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:
 
 
 def _trainer(
-    run: RunFolder, cfg: DictConfig, data: DataModule, callbacks: list[Any], loggers: list[Logger]
+    run: RunFolder,
+    cfg: DictConfig,
+    data: DataModule,
+    callbacks: list[Any],
+    loggers: list[Logger],
+    ranks: Ranks,
 ) -> Trainer:
     options = cfg.trainer
-    accumulated = data.micro_batches_per_step(options.devices)
+    accumulated = data.micro_batches_per_step(ranks.world_size)
+    checks = [RankCheck(ranks)] if ranks.joined else []
     every = cfg.validation.every
     return Trainer(
         default_root_dir=run.path,
         accelerator=options.accelerator,
         devices=options.devices,
+        num_nodes=ranks.world_size // options.devices,
+        strategy=make_strategy(options.strategy, ranks),
+        inference_mode=not ranks.joined,  # its tensors cannot be gathered into
         precision=options.precision,
         max_epochs=-1,
         max_steps=options.max_steps,
         accumulate_grad_batches=accumulated,
         gradient_clip_val=cfg.optimizer.gradient_clip,
-        callbacks=[*callbacks, checkpoint_callback(run, options.checkpoint_every)],
+        callbacks=[*checks, *callbacks, checkpoint_callback(run, options.checkpoint_every)],
         plugins=[AsideCheckpointIO()],
         logger=loggers,
         log_every_n_steps=options.log_every,

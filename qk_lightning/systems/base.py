@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
+from torch import Tensor
 
 from qk_lightning.assembly.build import class_of
 from qk_lightning.assembly.lora import merge_in_place
+from qk_lightning.assembly.shard import shard_parts
 from qk_lightning.assembly.trainable import apply_trainable
 from qk_lightning.assembly.weights import Entry, replay
 from qk_lightning.config.paths import runs_root
@@ -35,10 +37,13 @@ class System(LightningModule):
     Attributes:
         families: the parts that the system uses; read from the source by the configuration.
         uses_tasks: whether it trains on the tasks of `data.tasks`; read likewise.
+        several_ranks: whether its loss is a mean over samples and its random numbers follow the
+            sample, so that it may train on several ranks; read likewise.
     """
 
     families: tuple[str, ...] = ()
     uses_tasks: bool = True
+    several_ranks: bool = False
     wired = ("config", "entries", "root")
 
     def __init__(self, config: DictConfig, entries: list[Entry], root: Path | None = None) -> None:
@@ -49,15 +54,25 @@ class System(LightningModule):
         self.seed: int = config.seed
         # Frozen weights are not in a checkpoint; `on_load_checkpoint` checks the rest itself.
         self.strict_loading = False
+        self._is_sharded = False
 
     def configure_model(self) -> None:
-        """Build, load, freeze and add LoRA; a second call does nothing."""
-        if self.is_built:
-            return
-        parts = replay(self.config, self.entries, self.families, self.root)
-        apply_trainable(parts, self.config.trainable, self.seed)
-        for family, part in parts.items():
-            self.add_module(family, part)
+        """Build, load, freeze and add LoRA, once; shard, once there are ranks to shard over.
+
+        The Trainer calls it again when its strategy has made a mesh of the ranks.
+        """
+        if not self.is_built:
+            parts = replay(self.config, self.entries, self.families, self.root)
+            apply_trainable(parts, self.config.trainable, self.seed)
+            for family, part in parts.items():
+                self.add_module(family, part)
+            self.on_built()
+        if self._device_mesh is not None and not self._is_sharded:
+            shard_parts(self.parts, self.device_mesh["data_parallel"])
+            self._is_sharded = True
+
+    def on_built(self) -> None:
+        """Do what remains when the parts are built, before they are sharded."""
 
     @property
     def is_built(self) -> bool:
@@ -108,22 +123,31 @@ class System(LightningModule):
         part's own rate.
         """
         options = self.config.optimizer
-        groups = []
-        for family, part in self.parts.items():
+        groups: list[dict[str, Any]] = []
+        for family, decay, members in self._parameter_groups():
             lr = options.lr * options.lr_scale.get(family, 1.0)
-            learns = [p for p in part.parameters() if p.requires_grad]
-            for decay, members in (
-                (options.weight_decay, [p for p in learns if p.ndim >= 2]),
-                (0.0, [p for p in learns if p.ndim < 2]),
-            ):
-                if members:
-                    groups.append({"params": members, "lr": lr, "weight_decay": decay})
+            groups.append({"params": list(members.values()), "lr": lr, "weight_decay": decay})
         optimizer = torch.optim.AdamW(groups, betas=tuple(options.betas))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _parameter_groups(self) -> list[tuple[str, float, dict[str, Tensor]]]:
+        """List the optimiser's groups in order: family, weight decay, parameter by name."""
+        groups = []
+        for family, part in self.parts.items():
+            learns = {f"{family}.{n}": p for n, p in part.named_parameters() if p.requires_grad}
+            matrices = {name: p for name, p in learns.items() if p.ndim >= 2}
+            vectors = {name: p for name, p in learns.items() if p.ndim < 2}
+            decays = ((self.config.optimizer.weight_decay, matrices), (0.0, vectors))
+            groups += [(family, decay, members) for decay, members in decays if members]
+        return groups
+
+    def _optimizer_names(self) -> list[list[str]]:
+        """Name the parameters that an optimiser's state counts by number."""
+        return [list(members) for _, _, members in self._parameter_groups()]
 
     def _lr_factor(self, step: int) -> float:
         """Learning rate at a step as a share of its peak."""
@@ -138,7 +162,8 @@ class System(LightningModule):
         return 1.0 - (1.0 - options.min_lr_ratio) * fall
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what trains in a checkpoint."""
+        """Keep only what trains in a checkpoint, and name what the optimiser numbers."""
+        checkpoint["optimizer_names"] = self._optimizer_names()
         names = {name for name, p in self.named_parameters() if p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in state if name in names}
@@ -155,6 +180,12 @@ class System(LightningModule):
             raise ValueError(
                 f"the checkpoint does not fit this run: missing {sorted(wanted - found)[:5]}, "
                 f"unexpected {sorted(found - wanted)[:5]}; train the run again without it"
+            )
+        names = self._optimizer_names()
+        if checkpoint.get("optimizer_names", names) != names:  # an older run's has none
+            raise ValueError(
+                "the checkpoint numbers the optimiser's parameters in another order: it was "
+                "written by other code; train the run again without it"
             )
 
 

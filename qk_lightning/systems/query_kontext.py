@@ -80,6 +80,7 @@ class QueryKontext(System):
     """
 
     families = ("vlm", "autoencoder", "head", "queries", "connector", "objective")
+    several_ranks = True
     wired = ("config", "entries", "root")
 
     def __init__(
@@ -108,9 +109,8 @@ class QueryKontext(System):
         """Latents are cached while the autoencoder does not learn."""
         return "autoencoder" not in self.config.trainable and self.config.data.cache_latents
 
-    def configure_model(self) -> None:
-        """Build the parts; queries do not learn where nothing reads them."""
-        super().configure_model()
+    def on_built(self) -> None:
+        """Queries do not learn where nothing reads them."""
         if self.context == "text":
             self.queries.freeze_tokens()
 
@@ -123,7 +123,7 @@ class QueryKontext(System):
         sigma = self.objective.draw_sigma(draws, num_cells(latents)).to(latents)
         losses = self.velocity_loss(batch, latents, noise, sigma)
         loss = (self.objective.weight(sigma) * losses).mean()
-        self.log("train/loss", loss, batch_size=batch.batch_size)
+        self.log("train/loss", loss, batch_size=batch.batch_size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

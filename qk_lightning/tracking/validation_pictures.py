@@ -52,7 +52,11 @@ class ValidationPictures(Callback):
         is_drawing = type(pl_module).predict_step is not LightningModule.predict_step
         count = int(system.config.validation.num_grid)
         data: object = getattr(trainer, "datamodule", None)
-        if not (trainer.is_global_zero and is_drawing and count and isinstance(data, DataModule)):
+        if not (is_drawing and count and isinstance(data, DataModule)):
+            return
+        if not trainer.is_global_zero:
+            for batch in batches_to_draw(data, count):  # a sharded model draws with all its ranks
+                system.predict_step(batch.to(system.device), 0)
             return
         path = self.run.samples / f"step_{trainer.global_step:06d}.png"
         with tempfile.TemporaryDirectory() as temporary:

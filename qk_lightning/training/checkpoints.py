@@ -80,6 +80,15 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
     return None
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the optimiser step that a checkpoint was written after.
+
+    Args:
+        checkpoint: `step=<n>.ckpt`.
+    """
+    return int(checkpoint.stem.partition("=")[2])
+
+
 def keep_newest(run: RunFolder, count: int = 1) -> None:
     """Delete all checkpoints but the newest.
 

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from qk_lightning.assembly.shard import is_sharded, like, whole
 from qk_lightning.assembly.trainable import trainable_state
 
 
@@ -26,18 +27,19 @@ class EMACallback(Callback):
         self.shadow: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}
         self._kept: dict[str, Tensor] = {}  # the weights, while the average stands in their place
+        self._is_first = True
         self._last_step = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the weights, or with the average of the resumed checkpoint."""
-        live = trainable_state(pl_module)
-        self.shadow = {
-            name: self._loaded.get(name, weight).detach().clone().to(weight.device).float()
-            for name, weight in live.items()
-        }
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the step that is averaged already."""
+        """Begin with the weights, or with the average of the resumed checkpoint.
+
+        Where weights are sharded the average is too: each rank keeps that of its shards.
+        """
+        self.shadow = {}
+        for name, weight in trainable_state(pl_module).items():
+            start = like(self._loaded[name], weight) if name in self._loaded else weight
+            self.shadow[name] = start.detach().clone().to(weight.device).float()
+        self._is_first = trainer.is_global_zero
         self._last_step = trainer.global_step
 
     def on_train_batch_end(
@@ -79,8 +81,15 @@ class EMACallback(Callback):
             self.swap(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average, for the checkpoint."""
-        return {"shadow": self.shadow}
+        """Return the average, for the checkpoint: gathered, and in the first process alone."""
+        if not any(is_sharded(average) for average in self.shadow.values()):
+            return {"shadow": self.shadow}
+        shadow = {}
+        for name, average in self.shadow.items():
+            gathered = whole(average)
+            if self._is_first:
+                shadow[name] = gathered.cpu()
+        return {"shadow": shadow}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the average of a checkpoint."""
