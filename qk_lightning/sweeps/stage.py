@@ -186,8 +186,9 @@ def _fit(
     if checkpoint is not None:
         data.start_step = step_of(checkpoint)
         log.info("%s goes on from step %d", run.name, data.start_step)
+        if ranks.is_first:
+            keep_newest(run, KEPT)  # Ctrl-C adds one each time
     if ranks.is_first:
-        keep_newest(run, KEPT)  # Ctrl-C adds one each time
         run.keep_metrics_until(data.start_step)
     with _ctrl_c():
         trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -34,7 +34,7 @@ def patched():
     """All checkpoints are kept, and the frozen VLM is sharded too, small as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qk_lightning.assembly.shard.REPLICATED", 20_000)
-        patch.setattr("qk_lightning.sweeps.stage.keep_newest", lambda run: None)
+        patch.setattr("qk_lightning.sweeps.stage.keep_newest", lambda *_: None)
         yield
 
 
