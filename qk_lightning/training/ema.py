@@ -65,10 +65,12 @@ class EMACallback(Callback):
         """
         live = trainable_state(pl_module)
         kept = {} if self._kept else {name: w.detach().clone() for name, w in live.items()}
-        average = self.shadow or self._loaded  # a run resumed at its last step trains no more
+        average = self.shadow
+        if not average:  # resumed at its last step, so it trains no more
+            average = {name: like(value, live[name]) for name, value in self._loaded.items()}
         with torch.no_grad():
             for name, weight in live.items():
-                weight.copy_(self._kept[name] if self._kept else like(average[name], weight))
+                weight.copy_((self._kept or average)[name])
         self._kept = kept
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

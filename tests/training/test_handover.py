@@ -138,9 +138,9 @@ def test_ctrl_c_stops_resumably(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_average_is_a_lerp_and_leaves_the_weights_as_they_were() -> None:
     module = torch.nn.Linear(2, 1)
-    trainer = type("T", (), {"global_step": 0})()
+    trainer = type("T", (), {"global_step": 0, "is_global_zero": True})()
     ema = EMACallback(0.9)
-    ema.on_fit_start(trainer, module)
+    ema.on_train_start(trainer, module)
     start = {name: p.detach().clone() for name, p in module.named_parameters()}
     with torch.no_grad():
         for parameter in module.parameters():
