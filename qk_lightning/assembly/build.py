@@ -93,7 +93,7 @@ def build_part(family: str, node: DictConfig, seed: int, wired: Mapping[str, int
     except OSError as error:  # a folder or hub without such a model
         raise ConfigError(_unreadable(family, options.get("path"), error)) from error
     except ValueError as error:
-        fix = f"its options: qk config PRESET --explain {family}"
+        fix = f"as the reason says; its options: qk config PRESET --explain {family}"
         problem = Problem(family, name, f"options that fit together ({error})", fix)
         raise ConfigError(problem) from error
     return part

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from qk_lightning.config.errors import Problem
 from qk_lightning.data.sample import SPLITS, Roles, World
 from qk_lightning.parts.base import Part
+from qk_lightning.parts.heads.channels import slots_needed
 
 
 def head_problems(
@@ -61,16 +62,21 @@ def _image_problems(
     """Say which low-level pictures of the tasks trained on cannot enter the head."""
     if not cfg.system.get("low_level") or getattr(head, "image_entry", "tokens") != "channels":
         return
-    if not getattr(head, "num_image_slots", 0):
+    pictures = list(layouts)
+    most = max((slots_needed(roles) for _, roles in pictures), default=0)
+    slots = getattr(head, "num_image_slots", 0)
+    if not slots:
         expected = "false: the head takes pictures as channels, and has no slot for one"
-        fix = "set head.num_image_slots to 1 for the source and 1 more for each reference"
+        fix = f"set head.num_image_slots={max(1, most)} for these tasks, or system.low_level=false"
         yield Problem("system.low_level", True, expected, fix)
         return
-    for task, roles in layouts:
+    for task, roles in pictures:
         if problem := head.image_problem(roles):
             expected = f"room for the pictures of {task} ({problem})"
-            fix = f"head.num_image_slots=..., or data.tasks.{task}=0"
-            yield Problem("head.num_image_slots", head.num_image_slots, expected, fix)
+            wider = f"head.num_image_slots={most}, or " if most > slots else ""
+            yield Problem(
+                "head.num_image_slots", slots, expected, f"set {wider}data.tasks.{task}=0"
+            )
 
 
 def _layouts(cfg: DictConfig, world: World, unseen: Collection[str]) -> Iterator[tuple[str, Roles]]:

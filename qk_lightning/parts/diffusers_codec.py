@@ -27,8 +27,8 @@ TILE_CELLS = 8  # a tile is a multiple of so many latent cells: a quarter of it 
 class DiffusersCodec(DiffusersPart):
     """A codec whose latents are scaled by the model's own constants.
 
-    latents = (raw - latents_mean) / latents_std a channel where the config has them, else
-    (raw - shift_factor) * scaling_factor.
+    latents = (raw - latents_mean) / latents_std a channel where the config has them (KL's are
+    scaled as well), else (raw - shift_factor) * scaling_factor.
 
     Attributes:
         latent_channels: Channels of a latent cell, C.

@@ -14,6 +14,7 @@ from qk_lightning.assembly.readable import damaged_bases
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.compose import compose
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.layers import load_layers
 from qk_lightning.parts.base import Part
 from qk_lightning.parts.heads.base import DiffusionHead
 from qk_lightning.sweeps.preflight import check
@@ -40,7 +41,7 @@ def problems(*overrides: str) -> str:
 def test_channels_without_a_slot_are_refused_where_pictures_come(override: str) -> None:
     said = problems(override)
     assert said.startswith("system.low_level = True: expected false")
-    assert "set head.num_image_slots to 1" in said
+    assert "fix: set head.num_image_slots=3 for these tasks" in said
     assert problems(override, "system.low_level=false") == ""
 
 
@@ -50,6 +51,8 @@ def test_every_task_needs_its_slots() -> None:
     assert "room for the pictures of customised" in said and "need 2 slots" in said
     assert "room for the pictures of multi_subject" in said and "need 3 slots" in said
     assert "of editing" not in said
+    # One fix mends both, and never less than the most that a task needs.
+    assert said.count("fix: set head.num_image_slots=3, or data.tasks.") == 2
     only = "data.tasks={text_to_image: 1, editing: 1, customised: 0, multi_subject: 0}"
     assert problems(SANA, "head.num_image_slots=1", only) == ""
     # The VLM alone sees the pictures of these.
@@ -81,6 +84,12 @@ def test_a_head_that_masks_no_padding_never_sees_any(monkeypatch: pytest.MonkeyP
         assert f"system.context = '{context}': expected queries: Flux masks no padding" in said
     assert problems("system.context=queries") == ""
     assert problems("trainer.micro_batch_size=1", "validation.batch_size=1") == ""
+
+
+@pytest.mark.parametrize("name", ["sana", "sd3", "sd15"])
+def test_the_heads_that_take_channels_have_room_for_all_tasks(name: str) -> None:
+    slots = load_layers(f"head/{name}")[0].values["head"]["num_image_slots"]
+    assert problems(SANA, f"head.num_image_slots={slots}") == ""
 
 
 def test_a_later_stage_may_widen_the_head_that_it_takes_over() -> None:

@@ -228,6 +228,20 @@ def test_it_answers_in_the_precision_it_was_asked_in(name, tmp_path):
     assert (part.decode(latents) - decoded).norm() < 0.05 * decoded.norm()
 
 
+@torch.no_grad()
+def test_a_kl_with_statistics_is_scaled_as_sdxls_pipelines_scale_it(tmp_path):
+    model, statistics = diffusers_kl(), {"latents_mean": MEAN.tolist(), "latents_std": STD.tolist()}
+    model.register_to_config(**statistics, shift_factor=None, scaling_factor=0.5)
+    model.save_pretrained(tmp_path)
+    part = loaded("kl", tmp_path)
+    mean, std = MEAN.view(1, -1, 1, 1), STD.view(1, -1, 1, 1)
+    latents = part.encode(images())
+    expected = (model.encode(images()).latent_dist.mode() - mean) * 0.5 / std
+    torch.testing.assert_close(latents, expected, atol=1e-6, rtol=1e-6)
+    decoded = model.decode(latents * std / 0.5 + mean).sample
+    torch.testing.assert_close(part.decode(latents), decoded, atol=1e-6, rtol=1e-6)
+
+
 def test_a_fresh_qwen_codec_has_nothing_that_waits_for_a_second_frame(tmp_path):
     assert not any("time_conv" in name for name, _ in QwenImage().named_parameters())
     saved("qwen_image", tmp_path)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from small_heads import BY_HAND, CHANNELS, SMALL, batch, class_of, make, theirs
 
+from qk_lightning.config.errors import ConfigError
+
 EACH = pytest.mark.parametrize("name", SMALL)
 OTHER = {"flux": "sana", "sana": "sd3", "sd3": "qwen_image", "qwen_image": "sd15", "sd15": "flux"}
 
@@ -23,7 +25,7 @@ def saved(name, folder, **options):
 def load(name, path, **options):
     """Build a head on the meta device from a folder, and load it."""
     with torch.device("meta"):
-        head = class_of(name)(path=str(path), latent_channels=CHANNELS, **options)
+        head = class_of(name)(path=str(path), **{"latent_channels": CHANNELS, **options})
     assert head.load_base()
     return head
 
@@ -64,6 +66,25 @@ def test_options_that_contradict_the_folder_are_refused(name, tmp_path):
         load(name, tmp_path, **{option: 7})
     with pytest.raises(ValueError, match="channels"):
         class_of(name)(path=str(tmp_path), latent_channels=CHANNELS + 1)
+
+
+@EACH
+def test_a_folder_for_another_autoencoder_names_the_new_head_that_would_fit(name, tmp_path):
+    saved(name, tmp_path / "model")
+    with pytest.raises(ConfigError) as raised:
+        load(name, tmp_path, subfolder="model", latent_channels=CHANNELS + 2)
+    (problem,) = raised.value.problems
+    assert problem.key == "path" and f"gives {CHANNELS + 2} channels a cell" in problem.expected
+    assert f"fixes that its model reads {CHANNELS}" in problem.expected
+    assert problem.fix.startswith("set head.path=null and head.subfolder=null for a new head")
+    assert class_of(name)(**SMALL[name], latent_channels=CHANNELS + 2).load_base() is False
+
+
+def test_a_flux_of_another_patch_names_the_patch(tmp_path):
+    theirs(make("flux", patch=2)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"reads 20.*\n.*fix: set head.patch=2"):
+        load("flux", tmp_path)
+    assert load("flux", tmp_path, patch=2).cell_multiple == 2
 
 
 @EACH

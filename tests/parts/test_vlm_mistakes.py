@@ -134,6 +134,55 @@ def test_an_encoder_is_no_causal_lm(folders, tmp_path):
         class_of("vlm", "causal_lm")(path=str(tmp_path))
 
 
+def kind_of_causal_lm(folders, folder, config):
+    """Give a random checkpoint's folder the sizes of another kind of model, and no weights."""
+    shutil.copytree(folders["causal_lm"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_without_attention_is_refused_and_a_hybrid_read(folders, tmp_path):
+    import transformers
+
+    sizes = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 2}
+    for kind in ("mamba", "rwkv"):
+        config = transformers.CONFIG_MAPPING[kind](**sizes)
+        path = kind_of_causal_lm(folders, tmp_path / kind, config)
+        said = f"vlm.path: .*{kind}' holds a '{kind}'.*expected a model with attention.*Choose"
+        with pytest.raises(ValueError, match=said):
+            class_of("vlm", "causal_lm")(path=path)
+    mixed = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}
+    kinds = ["conv", "full_attention"]
+    config = transformers.Lfm2Config(**sizes, **mixed, layer_types=kinds)
+    path = kind_of_causal_lm(folders, tmp_path / "lfm2", config)
+    vlm = class_of("vlm", "causal_lm")(path=path).requires_grad_(False)
+    assert vlm(vlm.prepare(["a red hat"]), torch.zeros(1, 2, 16)).kontext.isfinite().all()
+
+
+def test_embeddings_of_another_width_than_the_layers_are_refused(folders, tmp_path):
+    from transformers import OPTConfig
+
+    sizes = {"vocab_size": 400, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+    config = OPTConfig(hidden_size=16, word_embed_proj_dim=8, **sizes)
+    path = kind_of_causal_lm(folders, tmp_path / "opt", config)
+    said = r"vlm\.path: .* token embeddings of width 8, expected 16 \(hidden_size\).*Choose another"
+    with pytest.raises(ValueError, match=said):
+        class_of("vlm", "causal_lm")(path=path)
+
+
+def test_a_model_without_such_attention_names_one_that_it_has(folders, tmp_path):
+    from transformers import Gemma2Config
+
+    sizes = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    path = kind_of_causal_lm(folders, tmp_path / "gemma2", Gemma2Config(**sizes, **heads))
+    part = class_of("vlm", "causal_lm")
+    with pytest.raises(ValueError, match=r"vlm\.attention: 'sdpa', .*set vlm\.attention=eager"):
+        part(path=path)
+    vlm = part(path=path, attention="eager").requires_grad_(False)
+    assert vlm(vlm.prepare(["a red hat"]), torch.zeros(1, 2, 16)).kontext.isfinite().all()
+
+
 def test_a_text_model_shown_a_picture(open_vlm):
     with pytest.raises(ValueError, match="images = 1: expected none, as CausalLM reads text"):
         open_vlm("causal_lm").prepare(["a"], torch.zeros(1, 1, 3, 16, 16))

@@ -6,7 +6,9 @@ B batch, H x W pixels, h x w latent cells, C latent channels; H = stride * h.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from qk_lightning.parts.diffusers_codec import GaussianCodec
 
@@ -14,8 +16,9 @@ from qk_lightning.parts.diffusers_codec import GaussianCodec
 class KL(GaussianCodec):
     """Image codec with a Gaussian posterior (diffusers' AutoencoderKL).
 
-    Latents are normalised: (raw - latents_mean) / latents_std a channel where the config has
-    them, else (raw - shift_factor) * scaling_factor. A fresh codec has the identity.
+    Latents are normalised: (raw - latents_mean) * scaling_factor / latents_std a channel where
+    the config has them, as SDXL's pipelines read it, else (raw - shift_factor) * scaling_factor.
+    A fresh codec has the identity.
 
     Args:
         path: Folder, `builtin:` name or hub id of a diffusers AutoencoderKL; its config.json then
@@ -82,6 +85,26 @@ class KL(GaussianCodec):
             The levels of the encoder and the decoder.
         """
         return [*self.model.encoder.down_blocks, *self.model.decoder.up_blocks]
+
+    def set_statistics(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Store the scale of the raw latents in the config; it is exported with it.
+
+        Args:
+            mean: [C].
+            std: [C], positive.
+
+        Raises:
+            ValueError: Not C numbers each, or a std that is not positive.
+        """
+        super().set_statistics(mean, std)
+        self.model.register_to_config(scaling_factor=1.0)  # that of the weights' own constants
+
+    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        shift, scale = super()._affine(like)
+        config = self.model.config
+        if config["latents_mean"] is None or config["latents_std"] is None:
+            return shift, scale
+        return shift, scale / (config.get("scaling_factor") or 1.0)
 
     def _enable_tiling(self, tile_size: int) -> None:
         self.model.enable_tiling()

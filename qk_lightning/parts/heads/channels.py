@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qk_lightning.parts.heads.base import DiffusionHead
+from qk_lightning.config.errors import ConfigError
+from qk_lightning.parts.heads.base import DiffusionHead, channel_problem
 from qk_lightning.parts.heads.tokens import check_roles
-
-SLOT_FIX = "set head.num_image_slots to 1 for the source and 1 more for each reference"
 
 
 class ChannelHead(DiffusionHead):
@@ -64,10 +63,9 @@ class ChannelHead(DiffusionHead):
         )
         found, out = config["in_channels"], config.get("out_channels") or config["in_channels"]
         if out != channels or found % channels:
-            raise ValueError(
-                f"path: its model reads {found} channels and returns {out}, the autoencoder gives "
-                f"{channels}; change either"
-            )
+            holds = f"reads {found} channels and returns {out}"
+            wanted = f"a model that reads a multiple of {channels} and returns {channels}"
+            raise ConfigError(channel_problem(self.hparams, holds, wanted))
         has = found // channels - 1
         if slots and slots < has:
             raise ValueError(f"num_image_slots: {slots}, but {path} has {has}; leave it out")
@@ -174,6 +172,18 @@ def slots_of(roles: tuple[str, ...]) -> list[int]:
     return slots
 
 
+def slots_needed(roles: tuple[str, ...]) -> int:
+    """Count the slots that pictures of these roles need, the source's included.
+
+    Args:
+        roles: `source` or `reference` for each picture.
+
+    Returns:
+        K at least.
+    """
+    return max(slots_of(roles), default=0)
+
+
 def slot_problem(roles: tuple[str, ...], num_slots: int) -> str | None:
     """Say why pictures of these roles do not fit.
 
@@ -188,10 +198,10 @@ def slot_problem(roles: tuple[str, ...], num_slots: int) -> str | None:
         return f"roles: {unknown}, expected source or reference."
     if roles.count("source") > 1:
         return f"roles: {roles} has more than one source, and one slot is for it."
-    needed = max(slots_of(roles), default=0)
+    needed = slots_needed(roles)
     if needed > num_slots:
         return (
             f"roles: {roles} need {needed} slots (the first is the source's), the head has "
-            f"{num_slots}; {SLOT_FIX}."
+            f"{num_slots}; set head.num_image_slots={needed}."
         )
     return None

@@ -6,12 +6,22 @@ cells, L condition tokens of width Dc, N input pictures, S image tokens.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from qk_lightning.config.errors import ConfigError
 from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import DiffusionHead, check_counts, key_mask, masked_condition
+from qk_lightning.parts.heads.base import (
+    DiffusionHead,
+    axes_problem,
+    channel_problem,
+    check_counts,
+    key_mask,
+    masked_condition,
+)
 from qk_lightning.parts.heads.positions import image_positions
 from qk_lightning.parts.heads.tokens import image_sequence, size_of, to_cells
 
@@ -94,7 +104,7 @@ class Flux(DiffusionHead):
         # The pooled text input is always zero here, so a fresh head keeps it as small as it goes.
         fixed = {"in_channels": in_channels, "pooled_projection_dim": 1, "guidance_embeds": False}
         config = self.read_architecture(FluxTransformer2DModel, path, given, fixed, subfolder)
-        _check(config, in_channels, latent_channels, patch)
+        _check(config, self.hparams)
         self.model = FluxTransformer2DModel.from_config(config)
         self.condition_size: int = self.model.config.joint_attention_dim
         self.positions, self.latent_channels = positions, latent_channels
@@ -172,18 +182,14 @@ class Flux(DiffusionHead):
         return tokens, ids.to(tokens.device)
 
 
-def _check(config: dict, in_channels: int, latent_channels: int, patch: int) -> None:
-    problems = []
-    if config["in_channels"] != in_channels:
-        problems.append(
-            f"path: its model reads {config['in_channels']} channels a token, the autoencoder "
-            f"gives {latent_channels} x patch {patch}^2 = {in_channels}; change patch or either"
-        )
-    axes = list(config["axes_dims_rope"])
-    if len(axes) != 3 or sum(axes) != config["attention_head_dim"] or any(a % 2 for a in axes):
-        problems.append(
-            f"axes_dims_rope: {axes}, expected three even numbers that sum to attention_head_dim "
-            f"= {config['attention_head_dim']}"
-        )
-    if problems:
-        raise ValueError("; ".join(problems))
+def _check(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    found, patch, channels = config["in_channels"], options["patch"], options["latent_channels"]
+    problems = [axes_problem(config["axes_dims_rope"], config["attention_head_dim"])]
+    if found != channels * patch**2:
+        wanted = f"a model that reads {channels} x patch {patch}^2 = {channels * patch**2} a token"
+        problem = channel_problem(options, f"reads {found} channels a token", wanted)
+        if side := next((n for n in range(1, 9) if found == channels * n**2), 0):
+            problem = replace(problem, fix=f"set head.patch={side}")
+        problems.append(problem)
+    if wrong := [problem for problem in problems if problem]:
+        raise ConfigError(wrong)

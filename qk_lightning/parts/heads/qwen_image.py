@@ -6,14 +6,18 @@ h x w latent cells, L condition tokens of width Dc, N input pictures, S image to
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.parts.base import weights_dtype
 from qk_lightning.parts.heads.base import (
     DiffusionHead,
+    axes_problem,
+    channel_problem,
     check_counts,
     masked_condition,
     padding_last,
@@ -91,7 +95,7 @@ class QwenImage(DiffusionHead):
         given = {key: self.hparams[key] for key in self.config_names}
         fixed = {"in_channels": latent_channels * patch**2, "out_channels": latent_channels}
         config = self.read_architecture(QwenImageTransformer2DModel, path, given, fixed, subfolder)
-        _check(config, latent_channels)
+        _check(config, self.hparams)
         self.model = QwenImageTransformer2DModel.from_config(config)
         # Diffusers' own table is no buffer: built on the meta device it would stay there.
         self.model.pos_embed = ComputedRotary(list(self.model.config.axes_dims_rope))
@@ -214,24 +218,19 @@ class ComputedRotary(nn.Module):
         return torch.polar(torch.ones_like(angle), angle)
 
 
-def _check(config: dict, latent_channels: int) -> None:
-    problems = [
-        f"path: a model with {name} reads its inputs in another way; take one without, such as "
-        "Qwen/Qwen-Image"
-        for name in UNSUPPORTED
-        if config.get(name)
-    ]
-    patch, out = config["patch_size"], config.get("out_channels") or config["in_channels"]
-    if config["in_channels"] != latent_channels * patch**2 or out != latent_channels:
-        problems.append(
-            f"path: its model reads {config['in_channels']} channels a token and writes {out} a "
-            f"cell, the autoencoder gives {latent_channels} x patch {patch}^2; change either"
-        )
-    axes = list(config["axes_dims_rope"])
-    if len(axes) != 3 or sum(axes) != config["attention_head_dim"] or any(a % 2 for a in axes):
-        problems.append(
-            f"axes_dims_rope: {axes}, expected three even numbers that sum to attention_head_dim "
-            f"= {config['attention_head_dim']}"
-        )
-    if problems:
-        raise ValueError("; ".join(problems))
+def _check(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    variants = [name for name in UNSUPPORTED if config.get(name)]
+    problems: list[Problem | None] = []
+    if variants:
+        expected = f"a model without {', '.join(variants)}, which changes how it reads its inputs"
+        fix = "take one such as Qwen/Qwen-Image"
+        problems.append(Problem("path", options["path"], expected, fix))
+    reads, channels, patch = config["in_channels"], options["latent_channels"], config["patch_size"]
+    writes = config.get("out_channels") or reads
+    if (reads, writes) != (channels * patch**2, channels):
+        wanted = f"a model that reads {channels} x patch {patch}^2 = {channels * patch**2} a token"
+        holds = f"reads {reads} channels a token and writes {writes} a cell"
+        problems.append(channel_problem(options, holds, wanted))
+    problems.append(axes_problem(config["axes_dims_rope"], config["attention_head_dim"]))
+    if wrong := [problem for problem in problems if problem]:
+        raise ConfigError(wrong)

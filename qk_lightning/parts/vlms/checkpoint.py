@@ -22,6 +22,8 @@ OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 PREPROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"  # where transformers 5 writes the same settings
+ATTENTIONS = ("sdpa", "eager")  # the first that a model can run with is proposed
+WITHOUT_CACHE = {"linear_attention", "conv", "moe", "mlp"}  # layers that keep no keys and values
 PARTS = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl")  # named as their model_type
 
 
@@ -61,7 +63,8 @@ def read_config(source: str, model_type: str, *, reads_images: bool = True) -> A
         A transformers configuration.
 
     Raises:
-        ValueError: A checkpoint of another model, or a folder that is not a whole checkpoint.
+        ValueError: A checkpoint of another model, one without attention, or a folder that is not a
+            whole checkpoint.
     """
     from transformers import AutoConfig
 
@@ -77,6 +80,12 @@ def read_config(source: str, model_type: str, *, reads_images: bool = True) -> A
         raise ValueError(
             f"vlm.path: {source!r} holds a {config.model_type!r}; expected {wanted}. "
             f"Choose another checkpoint, {fix}."
+        )
+    if not _attends(config.get_text_config()):
+        raise ValueError(
+            f"vlm.path: {source!r} holds a {config.model_type!r}, which has no attention; expected "
+            "a model with attention and a key/value cache, which the queries read. Choose another "
+            "checkpoint."
         )
     if folder.is_dir():
         _check_companions(folder, reads_images)
@@ -106,6 +115,13 @@ def _is_causal_lm(config: Any) -> bool:
     return name is not None and name in (config.architectures or [name])
 
 
+def _attends(config: Any) -> bool:
+    """Say whether any layer has keys and values; hybrids with state-space layers do."""
+    if kinds := getattr(config, "layer_types", None):
+        return bool(set(kinds) - WITHOUT_CACHE)
+    return getattr(config, "num_attention_heads", None) is not None
+
+
 def _check_companions(folder: Path, reads_images: bool) -> None:
     """See that the files are there that the first prompt and the first picture need."""
     problems = []
@@ -124,6 +140,8 @@ def _check_companions(folder: Path, reads_images: bool) -> None:
 def build(config: Any, auto_class: str, *, initialise: bool, **options: Any) -> nn.Module:
     """Build the model that a configuration names.
 
+    Queries of width hidden_size enter beside the embeddings of tokens, so these are as wide.
+
     Args:
         config: Of AutoConfig.
         auto_class: The class of transformers that builds it.
@@ -132,16 +150,55 @@ def build(config: Any, auto_class: str, *, initialise: bool, **options: Any) -> 
 
     Returns:
         The model, on the meta device where that is torch's default device.
+
+    Raises:
+        ValueError: The model has no such attention, or embeddings of another width.
     """
     import transformers
 
     builder = getattr(transformers, auto_class)
     device = torch.get_default_device()
-    if initialise or device == torch.device("meta"):
+    with torch.device(device if initialise else "meta"):
+        model = _built(builder, config, options)
+    _check_width(model)
+    is_done = initialise or device == torch.device("meta")
+    return model if is_done else model.to_empty(device=device)
+
+
+def _built(builder: Any, config: Any, options: dict[str, Any]) -> nn.Module:
+    """Build, and where that fails see whether another attention would do."""
+    try:
         return builder.from_config(config, **options)
-    with torch.device("meta"):
-        model = builder.from_config(config, **options)
-    return model.to_empty(device=device)
+    except (ValueError, ImportError) as error:
+        given = options["attn_implementation"]
+        others = [one for one in ATTENTIONS if one != given]
+        other = next((one for one in others if _builds(builder, config, one)), "")
+        if not other:
+            raise
+        raise ValueError(
+            f"vlm.attention: {given!r}, expected one that a {config.model_type!r} can run with "
+            f"here ({str(error).splitlines()[0]}); set vlm.attention={other}."
+        ) from error
+
+
+def _builds(builder: Any, config: Any, attention: str) -> bool:
+    try:
+        with torch.device("meta"):
+            builder.from_config(config, attn_implementation=attention)
+    except (ValueError, ImportError):
+        return False
+    return True
+
+
+def _check_width(model: nn.Module) -> None:
+    sizes = model.config.get_text_config()
+    width, wanted = model.get_input_embeddings().weight.shape[-1], sizes.hidden_size
+    if width != wanted:
+        raise ValueError(
+            f"vlm.path: a {model.config.model_type!r} with token embeddings of width {width}, "
+            f"expected {wanted} (hidden_size), since the queries stand beside them. Choose another "
+            "checkpoint."
+        )
 
 
 def load(model: nn.Module, source: str, **options: Any) -> nn.Module:
