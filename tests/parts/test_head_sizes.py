@@ -104,14 +104,6 @@ PUBLISHED = {
 }
 
 
-LARGEST = ("sd3.5-medium", "flux.1", "qwen-image")  # many layers take long on meta, too
-
-
-def marked(model):
-    """Keep the largest models out of the default run."""
-    return pytest.param(model, marks=pytest.mark.slow if model in LARGEST else ())
-
-
 def millions(name, options):
     """Count the weights and saved tables of a head, in millions."""
     with torch.device("meta"):
@@ -128,7 +120,7 @@ def test_a_preset_has_about_its_published_size(preset):
     assert found == pytest.approx(count, rel=tolerance)
 
 
-@pytest.mark.parametrize("model", [marked(model) for model in PUBLISHED])
+@pytest.mark.parametrize("model", PUBLISHED)
 def test_a_published_size_can_be_reached_by_options(model):
     name, options, count, tolerance = PUBLISHED[model]
     found = millions(name, options)
