@@ -26,6 +26,7 @@ def by_name(findings):
     return {finding.name: finding for finding in findings}
 
 
+@pytest.mark.slow
 def test_quick_checks_need_no_library_of_weight(root: Path) -> None:
     code = (
         "import sys; from qk_lightning.cli.main import main; code = main(['doctor', '--quick']); "

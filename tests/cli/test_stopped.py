@@ -119,6 +119,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_every_moment_of_one_run_and_it_ends_as_if_nothing_had_been(
     straight: Callable[[], End],
     root: Path,

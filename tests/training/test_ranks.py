@@ -13,6 +13,7 @@ from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.stage import run_stage
 
 pytestmark = [
+    pytest.mark.slow,  # test_launch and test_rank_check are quick
     pytest.mark.shared_root,
     pytest.mark.distributed,
     pytest.mark.filterwarnings("ignore"),
@@ -73,11 +74,11 @@ def test_lora_on_sharded_ranks(chain, sharded):
 @pytest.mark.parametrize(
     ("stage", "strategy"),
     [
-        pytest.param(FROZEN_VLM, "fsdp", marks=pytest.mark.slow),
+        pytest.param(FROZEN_VLM, "fsdp"),
         (REFINE, "fsdp"),  # its VLM is frozen too
-        pytest.param(LORA, "ddp", marks=pytest.mark.slow),
-        pytest.param(FROZEN_VLM, "ddp", marks=pytest.mark.slow),
-        pytest.param(REFINE, "ddp", marks=pytest.mark.slow),
+        pytest.param(LORA, "ddp"),
+        pytest.param(FROZEN_VLM, "ddp"),
+        pytest.param(REFINE, "ddp"),
     ],
 )
 def test_ranks_train_as_one_process_does(chain, stage, strategy):
@@ -86,7 +87,6 @@ def test_ranks_train_as_one_process_does(chain, stage, strategy):
     assert_same(run, chain[stage])
 
 
-@pytest.mark.slow
 def test_ranks_validate_in_step_and_draw(chain):
     overrides = ["max_steps=4", "validation.every=2", "validation.num_images=0"]
     alone = train(plan_chain("tiny/stage1", overrides))[0]
@@ -128,7 +128,6 @@ def test_ddp_goes_on_with_what_fsdp_began(chain, sharded):
     assert_same(run, chain[LORA], HALF)
 
 
-@pytest.mark.slow
 def test_fsdp_goes_on_with_what_ddp_began(chain):
     begun = copy_as(chain[LORA], "ddp", 2)
     train_on(begun)
