@@ -193,6 +193,7 @@ def test_ones_own_pictures_train_and_draw(capsys: pytest.CaptureFixture[str], ro
     assert "a picture that can be read" in bad
 
 
+@pytest.mark.slow
 def test_a_run_with_children_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
     said(capsys, "fit", "tiny/stage2", "all.max_steps=1")
     assert "remove stage2-" in said(capsys, "runs", "rm", "stage1", code=2)

@@ -231,6 +231,7 @@ def die_while_renaming() -> None:
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_a_kill_between_writing_and_renaming_a_checkpoint(
     straight: Callable[[], End], root: Path
 ) -> None:
@@ -260,6 +261,7 @@ def files(folder: Path, pattern: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.rglob(pattern))}
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_evaluate_goes_on_with_the_pictures_that_are_missing(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_kept_lora_is_handed_over_by_merge_alone(kept: Path) -> None:
     assert [e.action for e in entries if e.part == "head"] == ["load", "merge_lora"]
 
 
+@pytest.mark.slow
 def test_an_exported_folder_draws_and_is_scored_on_the_command_line(
     merged: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_weights_under_another_path_are_refused_where_the_parents_are_wanted(
         run_stage(child.path)
 
 
+@pytest.mark.slow
 def test_a_parent_elsewhere_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = train("tiny/stage1", "max_steps=1")
     elsewhere = root / "elsewhere"

@@ -61,6 +61,7 @@ def test_three_stages_hand_over_and_the_last_one_draws() -> None:
     assert pipeline("", sources=[target])[0].size == (32, 32)
 
 
+@pytest.mark.slow
 def test_a_lora_that_would_be_dropped_is_an_error() -> None:
     plans = plan_chain("tiny/stage2", ["from_parent.vlm=load"])
     train(plans[:1])
@@ -68,6 +69,7 @@ def test_a_lora_that_would_be_dropped_is_an_error() -> None:
         run_stage(plans[1].write().path)
 
 
+@pytest.mark.slow
 def test_a_missing_ancestor_is_named(root: Path) -> None:
     plans = plan_chain("tiny/stage2")
     stage1, _ = train(plans)

@@ -40,6 +40,7 @@ def train(*overrides: str) -> tuple[RunFolder, list[dict[str, object]]]:
     return run, messages
 
 
+@pytest.mark.slow
 def test_each_validation_draws_and_training_stays_the_same(monkeypatch) -> None:
     loggers: list[PictureLogger] = []
 
