@@ -12,7 +12,7 @@ from torch import nn
 
 from qk_lightning.assembly.build import class_of
 from qk_lightning.bench.tiny_vlms import CHAT, MAKERS, TILE, make_tiny_vlm
-from qk_lightning.parts.vlms import checkpoint
+from qk_lightning.parts.vlms import checkpoint_files
 from qk_lightning.parts.vlms.inputs import VLMInputs
 from qk_lightning.parts.vlms.tiles import any_resolution, padded_squares, square_tiles
 
@@ -213,7 +213,7 @@ def test_image_settings_are_found_where_transformers_5_writes_them(folders, tmp_
     file.rename(file.with_name("gone"))
     whole = {"processor_class": "InternVLProcessor", "image_processor": settings}
     file.with_name("processor_config.json").write_text(json.dumps(whole))
-    assert json.loads(checkpoint.read_preprocessor(str(tmp_path / "copy"))) == settings
+    assert json.loads(checkpoint_files.read_preprocessor(str(tmp_path / "copy"))) == settings
     vlm = class_of("vlm", "internvl")(path=str(tmp_path / "copy"))
     vlm.export(tmp_path / "export")
     assert (tmp_path / "export" / "preprocessor_config.json").is_file()

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from qk_lightning.parts.vlms import checkpoint
+from qk_lightning.parts.vlms import checkpoint_files
 from qk_lightning.parts.vlms.base import VLMPart
 from qk_lightning.parts.vlms.inputs import Pictures, VLMInputs
 from qk_lightning.parts.vlms.prompts import ChatLayout
@@ -70,7 +70,7 @@ class InternVL(VLMPart):
     @cached_property
     def tile_settings(self) -> TileSettings:
         """What preprocessor_config.json and the options say about images."""
-        text = checkpoint.read_preprocessor(self.source)
+        text = checkpoint_files.read_preprocessor(self.source)
         return TileSettings.read(text, max_tiles=self.hparams.max_tiles)
 
     def pictures(self, images: Tensor) -> Pictures:

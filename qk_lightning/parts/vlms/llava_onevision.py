@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qk_lightning.parts.vlms import checkpoint
+from qk_lightning.parts.vlms import checkpoint_files
 from qk_lightning.parts.vlms.base import VLMPart
 from qk_lightning.parts.vlms.inputs import Pictures, VLMInputs
 from qk_lightning.parts.vlms.prompts import ChatLayout
@@ -68,7 +68,7 @@ class LlavaOnevision(VLMPart):
     @cached_property
     def tile_settings(self) -> TileSettings:
         """What preprocessor_config.json says about images."""
-        return TileSettings.read(checkpoint.read_preprocessor(self.source))
+        return TileSettings.read(checkpoint_files.read_preprocessor(self.source))
 
     def pictures(self, images: Tensor) -> Pictures:
         """Cut a single image into tiles, or pad several to squares.

@@ -1,7 +1,7 @@
 """A part that is a transformers checkpoint: opened by its config.json, loaded, written again.
 
 Not here: what a VLM does with it (`base.py`), and what goes wrong silently on the way into
-memory (`checkpoint.py`).
+memory (`checkpoint.py`, `checkpoint_files.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from qk_lightning.parts.base import Part, find_folder
-from qk_lightning.parts.vlms import checkpoint
+from qk_lightning.parts.vlms import checkpoint, checkpoint_files
 
 
 class PretrainedPart(Part):
@@ -46,7 +46,7 @@ class PretrainedPart(Part):
         options = self.hparams
         folder = find_folder(options.path)
         self.source = options.path if folder is None else str(folder)
-        self._has_weights = folder is None or checkpoint.holds_weights(folder)
+        self._has_weights = folder is None or checkpoint_files.holds_weights(folder)
         config = self.read_config()
         self.hidden_size: int = config.get_text_config().hidden_size
         self.num_layers: int = config.get_text_config().num_hidden_layers
@@ -66,7 +66,9 @@ class PretrainedPart(Part):
         Raises:
             ValueError: A checkpoint of another model, or a folder that is not a whole one.
         """
-        return checkpoint.read_config(self.source, self.model_type, reads_images=self.reads_images)
+        return checkpoint_files.read_config(
+            self.source, self.model_type, reads_images=self.reads_images
+        )
 
     def shard_units(self) -> list[nn.Module]:
         """Blocks of the vision tower, then of the language model."""

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from qk_lightning.parts.vlms import checkpoint
+from qk_lightning.parts.vlms import checkpoint_files
 from qk_lightning.parts.vlms.base import VLMPart
 from qk_lightning.parts.vlms.inputs import Pictures, VLMInputs
 from qk_lightning.parts.vlms.patches import PatchSettings, patchify, tokens_of
@@ -34,7 +34,7 @@ class QwenPart(VLMPart):
     def patch_settings(self) -> PatchSettings:
         """What preprocessor_config.json and the options say about images."""
         limits = {"min_pixels": self.hparams.min_pixels, "max_pixels": self.hparams.max_pixels}
-        return PatchSettings.read(checkpoint.read_preprocessor(self.source), **limits)
+        return PatchSettings.read(checkpoint_files.read_preprocessor(self.source), **limits)
 
     def pictures(self, images: Tensor) -> Pictures:
         """Cut images into rows of patches; an image keeps its shape and about its size.
