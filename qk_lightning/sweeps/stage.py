@@ -6,14 +6,9 @@ The folder's config.yaml says all; a folder with a checkpoint goes on from it.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -31,31 +26,20 @@ from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
 from qk_lightning.sweeps.launch import started_rank, train_on_ranks
+from qk_lightning.sweeps.score import score
+from qk_lightning.sweeps.trainer import ctrl_c, make_trainer
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.tracking.validation_pictures import ValidationPictures
-from qk_lightning.training.callbacks import (
-    ProgressCallback,
-    Report,
-    RunFolderLogger,
-    check_finite,
-)
-from qk_lightning.training.checkpoints import (
-    KEPT,
-    AsideCheckpointIO,
-    checkpoint_callback,
-    keep_newest,
-    latest_checkpoint,
-    step_of,
-)
+from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
+from qk_lightning.training.checkpoints import KEPT, keep_newest, latest_checkpoint, step_of
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
-from qk_lightning.training.rank_check import RankCheck, RankError, check_parts
+from qk_lightning.training.rank_check import RankError, check_parts
 from qk_lightning.training.ranks import Ranks, join
 from qk_lightning.training.stopping import StopBetweenSteps
-from qk_lightning.training.strategy import ShardedStrategy, make_strategy
+from qk_lightning.training.strategy import ShardedStrategy
 
-VLM_SHARE = 4  # questions of each world at the end of a run, in units of validation.num_samples
 log = logging.getLogger("qk_lightning")
 
 
@@ -125,7 +109,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
     if not ranks.joined:  # ranks would have to agree on the step
         watchers.append(StopBetweenSteps(run))
-    trainer = _trainer(run, cfg, data, watchers, loggers, ranks)
+    trainer = make_trainer(run, cfg, data, watchers, loggers, ranks)
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
@@ -142,7 +126,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
             return
     system.to(device).on_trained(data)
     write_entries(run, save_trained(run, system.parts, cfg.trainable, entries))
-    _score(run, system, trainer, data, loggers)
+    score(run, system, trainer, data, loggers)
     write_json(run.sources_json, {**provenance.source_digest(cfg), **sources})
     if progress.seconds_per_step:  # a run resumed at its last step has none
         run.write_status(seconds_per_step=progress.seconds_per_step)
@@ -190,20 +174,8 @@ def _fit(
             keep_newest(run, KEPT)  # Ctrl-C adds one each time
     if ranks.is_first:
         run.keep_metrics_until(data.start_step)
-    with _ctrl_c():
+    with ctrl_c():
         trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C come through as itself: Lightning ends the process, and ignores further ones."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as end:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from end
 
 
 def _parent_of(run: RunFolder) -> RunFolder | None:
@@ -218,80 +190,6 @@ def _parent_of(run: RunFolder) -> RunFolder | None:
 def _tracker(run: RunFolder, cfg: DictConfig) -> list[Logger]:
     logger = mlflow_store.stage_logger(run, cfg)
     return [] if logger is None else [logger]
-
-
-def _trainer(
-    run: RunFolder,
-    cfg: DictConfig,
-    data: DataModule,
-    callbacks: list[Any],
-    loggers: list[Logger],
-    ranks: Ranks,
-) -> Trainer:
-    options = cfg.trainer
-    accumulated = data.micro_batches_per_step(ranks.world_size)
-    checks = [RankCheck(ranks)] if ranks.joined else []
-    every = cfg.validation.every
-    return Trainer(
-        default_root_dir=run.path,
-        accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=ranks.world_size // options.devices,
-        strategy=make_strategy(options.strategy, ranks),
-        inference_mode=not ranks.joined,  # its tensors cannot be gathered into
-        precision=options.precision,
-        max_epochs=-1,
-        max_steps=options.max_steps,
-        accumulate_grad_batches=accumulated,
-        gradient_clip_val=cfg.optimizer.gradient_clip,
-        callbacks=[*checks, *callbacks, checkpoint_callback(run, options.checkpoint_every)],
-        plugins=[AsideCheckpointIO()],
-        logger=loggers,
-        log_every_n_steps=options.log_every,
-        val_check_interval=every * accumulated if every else None,
-        check_val_every_n_epoch=None if every else 1,
-        limit_val_batches=1.0 if every else 0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def _score(
-    run: RunFolder, system: System, trainer: Trainer, data: DataModule, loggers: list[Logger]
-) -> None:
-    """Measure the finished weights: validation loss, then what the system draws."""
-    from qk_lightning.evaluation.stage_scores import score_stage
-    from qk_lightning.evaluation.vlm_answers import score_vlm
-    from qk_lightning.systems.query_kontext import QueryKontext
-    from qk_lightning.systems.understanding import Understanding
-
-    options = system.config.trainer
-    scores: dict[str, float] = {}
-    if system.config.validation.num_samples:
-        validator = Trainer(
-            accelerator=options.accelerator,
-            devices=1,
-            precision=options.precision,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
-        with _ctrl_c():
-            (metrics,) = validator.validate(system, data.val_dataloader(), verbose=False)
-        scores = {name: float(value) for name, value in metrics.items()}
-        check_finite(scores["val/loss"], "the validation loss")
-    if isinstance(system, QueryKontext) and system.config.validation.num_images:
-        system.to(trainer.strategy.root_device)
-        system.merge_adapters()
-        scores |= score_stage(system, data, run)
-    if isinstance(system, Understanding):
-        scores |= score_vlm(system, data.world, VLM_SHARE * system.config.validation.num_samples)
-    for logger in loggers:
-        logger.log_metrics(scores, options.max_steps - 1)  # as Lightning counts, from 0
-        logger.finalize("success")
 
 
 def _now() -> str:

@@ -1,0 +1,80 @@
+"""The Lightning Trainer of a run, as its configuration has it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.data.module import DataModule
+from qk_lightning.training.checkpoints import AsideCheckpointIO, checkpoint_callback
+from qk_lightning.training.rank_check import RankCheck
+from qk_lightning.training.ranks import Ranks
+from qk_lightning.training.strategy import make_strategy
+
+
+def make_trainer(
+    run: RunFolder,
+    cfg: DictConfig,
+    data: DataModule,
+    callbacks: list[Any],
+    loggers: list[Logger],
+    ranks: Ranks,
+) -> Trainer:
+    """Make the Trainer of a run.
+
+    Args:
+        run: the run's folder.
+        cfg: its configuration.
+        data: its data; says how many micro-batches a step has on a rank.
+        callbacks: those of the run, in order; checks and checkpoints stand around them.
+        loggers: where metrics go.
+        ranks: the run's processes.
+    """
+    options = cfg.trainer
+    accumulated = data.micro_batches_per_step(ranks.world_size)
+    checks = [RankCheck(ranks)] if ranks.joined else []
+    every = cfg.validation.every
+    return Trainer(
+        default_root_dir=run.path,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=ranks.world_size // options.devices,
+        strategy=make_strategy(options.strategy, ranks),
+        inference_mode=not ranks.joined,  # its tensors cannot be gathered into
+        precision=options.precision,
+        max_epochs=-1,
+        max_steps=options.max_steps,
+        accumulate_grad_batches=accumulated,
+        gradient_clip_val=cfg.optimizer.gradient_clip,
+        callbacks=[*checks, *callbacks, checkpoint_callback(run, options.checkpoint_every)],
+        plugins=[AsideCheckpointIO()],
+        logger=loggers,
+        log_every_n_steps=options.log_every,
+        val_check_interval=every * accumulated if every else None,
+        check_val_every_n_epoch=None if every else 1,
+        limit_val_batches=1.0 if every else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C come through as itself: Lightning ends the process, and ignores further ones."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from end
