@@ -36,10 +36,15 @@ HOW_TO_GO_ON = "stopped; the same command goes on"
 
 @pytest.fixture
 def _ctrl_c() -> Iterator[None]:
-    """Python's own answer to Ctrl-C: a shell's background jobs start with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Python's own answers: a shell's background jobs and nohup start with signals ignored."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stop_at(patch: pytest.MonkeyPatch, target: str, call: int) -> None:
