@@ -13,11 +13,10 @@ from omegaconf import DictConfig
 
 from qk_lightning.assembly.build import build_parts, families_of
 from qk_lightning.assembly.flops import Cost, costs
+from qk_lightning.assembly.memory import expected_bytes, weights_of
 from qk_lightning.assembly.trainable import apply_trainable, count_parameters
 from qk_lightning.parts.base import Part
 
-ADAM_BYTES = 8  # two float32 moments
-EMA_BYTES = 4
 FLOPS_HEADING = (
     "forward pass of one sample (matrix products, convolutions and attention; a multiplication\n"
     "and an addition are two; what learns takes about twice as much again backwards):"
@@ -33,12 +32,14 @@ class DryRun:
         memory: bytes a rank by purpose.
         arithmetic: lines on batches.
         flops: operations of one sample's forward passes.
+        ranks: the rank that `memory` is of, in words.
     """
 
     parameters: dict[str, dict[str, int]]
     memory: dict[str, int]
     arithmetic: list[str]
     flops: list[Cost]
+    ranks: str = "a rank"
 
     def describe(self) -> str:
         """Write it as a table for people."""
@@ -51,7 +52,7 @@ class DryRun:
         if self.flops:
             lines.append(FLOPS_HEADING)
             lines += [*[cost.describe() for cost in self.flops], ""]
-        lines.append("memory a rank, without activations:")
+        lines.append(f"memory {self.ranks}, without activations:")
         lines += [
             f"  {name:<12}{bytes_ / 2**20:>12,.1f} MiB" for name, bytes_ in self.memory.items()
         ]
@@ -90,16 +91,19 @@ def dry_run(cfg: DictConfig) -> DryRun:
         ConfigError: the parts do not fit together.
     """
     parts = meta_parts(cfg)
-    weights = [p for part in parts.values() for p in part.parameters()]
-    learns = [p for p in weights if p.requires_grad]
-    count = sum(p.numel() for p in learns)
-    memory = {
-        "weights": sum(p.numel() * p.element_size() for p in weights),
-        "gradients": sum(p.numel() * p.element_size() for p in learns),
-        "optimizer": count * ADAM_BYTES,
-        "average": count * EMA_BYTES if cfg.ema.decay else 0,
-    }
-    return DryRun(count_parameters(parts), memory, _arithmetic(cfg), costs(parts, cfg))
+    trainer = cfg.trainer
+    weights = weights_of(parts, trainer)
+    memory = expected_bytes(weights, trainer.devices, averaged=bool(cfg.ema.decay))
+    return DryRun(
+        count_parameters(parts), memory, _arithmetic(cfg), costs(parts, cfg), _ranks(trainer)
+    )
+
+
+def _ranks(trainer: DictConfig) -> str:
+    if trainer.devices == 1:
+        return "a rank"
+    shares = "of the largest shards" if trainer.strategy == "fsdp" else "with the whole model"
+    return f"of each of {trainer.devices} ranks, {shares}"
 
 
 def _arithmetic(cfg: DictConfig) -> list[str]:

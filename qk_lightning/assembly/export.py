@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from qk_lightning.assembly.build import families_of
-from qk_lightning.assembly.weights import read_entries, replay
+from qk_lightning.assembly.replay import replay
+from qk_lightning.assembly.weights import read_entries
 from qk_lightning.config.atomic import aside, write_text
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.paths import check_folder

@@ -17,7 +17,8 @@ from qk_lightning import __version__
 from qk_lightning.assembly.adapter_folder import write_adapter
 from qk_lightning.assembly.build import families_of
 from qk_lightning.assembly.export import halve
-from qk_lightning.assembly.weights import is_lora_of, read_entries, replay
+from qk_lightning.assembly.replay import replay
+from qk_lightning.assembly.weights import is_lora_of, read_entries
 from qk_lightning.config.atomic import aside, write_json, write_text
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.export_target import check_choice, check_target

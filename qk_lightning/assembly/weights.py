@@ -1,4 +1,4 @@
-"""weights.json: the ordered list that makes a run loadable, and the one function to replay it.
+"""weights.json: the ordered list that makes a run loadable; `replay.py` loads by it.
 
 A checkpoint holds only what trained. What a run's parts are is the list of entries from the
 first ancestor on: `init` (random numbers from a seed), `base` (a folder of pretrained weights),
@@ -8,29 +8,22 @@ first ancestor on: `init` (random numbers from a seed), `base` (a folder of pret
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
-from safetensors import SafetensorError
 
-from qk_lightning.assembly.adapter_folder import merge_adapter
-from qk_lightning.assembly.build import build_part, wired_sizes
-from qk_lightning.assembly.lora import merge_lora
 from qk_lightning.config.atomic import write_json
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.identity import fingerprint
 from qk_lightning.config.paths import is_local, resolve_path
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.parts.base import Part
 
 Action = Literal["init", "base", "load", "merge_lora"]
 FORMAT = 1  # of weights.json
-log = logging.getLogger("qk_lightning")
 
 
 @dataclass(frozen=True)
@@ -186,45 +179,6 @@ def _seen_from(entry: Entry, parent: RunFolder, root: Path | None) -> Entry:
     return replace(entry, file=str(parent.path.parent / entry.file))
 
 
-def replay(
-    cfg: DictConfig, entries: list[Entry], families: Iterable[str], root: Path
-) -> dict[str, Part]:
-    """Build the parts of a run and give them their weights: the one way to load anything.
-
-    Args:
-        cfg: the configuration whose parts are built.
-        entries: what `starting_entries` or `read_entries` returned.
-        families: the parts wanted, in build order.
-        root: the folder that holds the run folders.
-
-    Returns:
-        Part by family, on the CPU.
-
-    Raises:
-        ConfigError: a file is missing (its run is named), was changed, or does not fit.
-    """
-    check_files(entries, root)
-    _check_bases(cfg, entries, families)
-    parts: dict[str, Part] = {}
-    for family in families:
-        own = [entry for entry in entries if entry.part == family]
-        seed = next((e.seed for e in own if e.action in ("init", "base")), cfg.seed)
-        part = build_part(family, cfg[family], seed, wired_sizes(parts))
-        for entry in own:
-            try:
-                _apply(part, entry, root)
-            except (ValueError, OSError, KeyError, SafetensorError) as error:
-                expected = f"weights that fit this {family} ({error})"
-                key, fix = family, "use the parent's own options for it, or `from_parent: new`"
-                if entry.action == "base":
-                    key, fix = f"{family}.path", "name a whole folder of such a model"
-                elif entry.action == "merge_lora":
-                    fix = f"take a LoRA that was trained on a {family} of this width"
-                raise ConfigError(Problem(key, entry.file, expected, fix)) from error
-        parts[family] = part
-    return parts
-
-
 def describe(
     entries: Iterable[Entry], trainable: Mapping[str, Any] | None = None, step: int = 0
 ) -> list[str]:
@@ -279,8 +233,13 @@ def check_files(entries: Iterable[Entry], root: Path) -> None:
         raise ConfigError(problems)
 
 
-def _check_bases(cfg: DictConfig, entries: Iterable[Entry], families: Iterable[str]) -> None:
+def check_bases(cfg: DictConfig, entries: Iterable[Entry], families: Iterable[str]) -> None:
     """See that a part's `path` still names the weights that its entries begin with.
+
+    Args:
+        cfg: the configuration whose parts are built.
+        entries: the entries.
+        families: the parts wanted.
 
     Raises:
         ConfigError: naming both paths.
@@ -299,14 +258,3 @@ def _check_bases(cfg: DictConfig, entries: Iterable[Entry], families: Iterable[s
             problems.append(Problem(f"{entry.part}.path", path, expected, fix))
     if problems:
         raise ConfigError(problems)
-
-
-def _apply(part: Part, entry: Entry, root: Path) -> None:
-    if entry.action == "base":
-        if not part.load_base():
-            log.warning("%s holds no weights: random ones from seed %d", entry.file, entry.seed)
-    elif entry.action == "load":
-        part.load_folder(root / entry.file)
-    elif entry.action == "merge_lora":
-        file = root / entry.file
-        (merge_adapter if file.is_dir() else merge_lora)(part, file)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qk_lightning.config.devices import device_problems
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.mixture import WEIGHT
 from qk_lightning.config.paths import is_local, package_root, resolve_path
@@ -37,6 +38,7 @@ def contradictions(checked: dict[str, Any]) -> list[Problem]:
         *_unknown_tasks(checked),
         *_missing_files(checked["data"]["world"], "data.world"),
         *_one_rank(checked),
+        *device_problems(checked),
     ]
 
 

@@ -81,7 +81,18 @@ class Trainer:
         devices: devices of a run, on each machine; every one is a process of its own (a rank).
         strategy: how ranks share the work. ddp: each has the whole model; fsdp: each has a part
             of what trains and of large frozen parts; auto: ddp. No effect on one device.
-        precision: Lightning's precision.
+        precision: what is computed in half precision. bf16-mixed: matrix products; weights,
+            gradients, Adam's moments, norms and the loss stay float32 (under fsdp the blocks'
+            weights are gathered in bfloat16, and gradients summed in float32). bf16-true: all but
+            the average of ema. 16-mixed: as bf16-mixed in float16, with a scaled loss; not under
+            fsdp. 32-true: nothing.
+        frozen_dtype: dtype of the weights of parts that do not train in full, in memory and in
+            use, for example `{head: bfloat16}`; LoRA stays float32. A VLM has `vlm.dtype`.
+        activation_checkpointing: parts whose blocks keep their inputs alone and are computed again
+            in the backward pass, for example `[head, vlm]`: less memory, about a third more time.
+        compile: parts whose blocks torch.compile compiles; takes minutes at the start.
+        cpu_offload: under fsdp on GPUs, keep shards, gradients and Adam's moments in the host's
+            memory: for what fits no other way, at a multiple of the time.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of metrics.
     """
@@ -93,6 +104,10 @@ class Trainer:
     devices: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    frozen_dtype: dict[str, str] = field(default_factory=dict)
+    activation_checkpointing: list[str] = field(default_factory=list)
+    compile: list[str] = field(default_factory=list)
+    cpu_offload: bool = False
     checkpoint_every: int = 100
     log_every: int = 10
 
@@ -245,6 +260,9 @@ NOT_IN_IDENTITY = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.strategy",
+    "trainer.activation_checkpointing",
+    "trainer.compile",
+    "trainer.cpu_offload",
     "trainer.checkpoint_every",
     "trainer.log_every",
     "validation.batch_size",

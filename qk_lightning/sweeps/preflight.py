@@ -77,12 +77,13 @@ def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
     from qk_lightning.assembly.fitting import head_problems
     from qk_lightning.assembly.readable import damaged_bases
     from qk_lightning.assembly.trial import connector_problems
+    from qk_lightning.assembly.units import unit_problems
     from qk_lightning.systems.base import build_system
     from qk_lightning.systems.query_kontext import VLM_ALONE
 
     build_system(cfg, [])
     parts = meta_parts(cfg)
-    problems = damaged_bases(cfg, families_of(cfg))
+    problems = [*damaged_bases(cfg, families_of(cfg)), *unit_problems(parts, cfg.trainer)]
     if "connector" in parts:
         problems += connector_problems(parts, cfg.connector.name)
     if parent:
@@ -120,6 +121,16 @@ def _check_accelerator(cfg: DictConfig) -> None:
         problem = Problem("trainer.accelerator", name, expected, "use cpu, or auto")
         raise ConfigError(problem) from error
     _check_devices(name, cfg.trainer.devices)
+    _check_offloading(name, cfg.trainer.get("cpu_offload"))
+
+
+def _check_offloading(accelerator: str, cpu_offload: bool | None) -> None:
+    import torch
+
+    if cpu_offload and not torch.cuda.is_available():
+        expected = f"false: accelerator={accelerator} means the CPU here, which has all anyway"
+        fix = "set trainer.cpu_offload=false"
+        raise ConfigError(Problem("trainer.cpu_offload", True, expected, fix))
 
 
 def _check_devices(accelerator: str, devices: int) -> None:

@@ -94,6 +94,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     world.prepare()
     entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
     system = build_system(cfg, entries, run.path.parent)
+    system.waits_for_mesh = ranks.joined and cfg.trainer.strategy == "fsdp"
     system.configure_model()
     checkpoint = ranks.from_first(lambda: latest_checkpoint(run))
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
@@ -138,8 +139,8 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
 def _in_one_piece(system: System, trainer: Trainer, data: DataModule, ranks: Ranks) -> System:
     """Return the trained system as one process has it; all ranks must call it.
 
-    A sharded one is built anew in the first process: it must fit there, on one device. The data
-    go on as those of one process.
+    A sharded one is built anew in the first process, which scores and draws with it alone: it
+    must fit there, whole, on the first device. The data go on as those of one process.
     """
     data.start_step = trainer.global_step
     data.trainer = None

@@ -6,6 +6,7 @@ A system wires parts and owns no parameter of its own.
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from torch import Tensor
 
 from qk_lightning.assembly.build import class_of
 from qk_lightning.assembly.lora import merge_in_place
-from qk_lightning.assembly.shard import shard_parts
+from qk_lightning.assembly.replay import has_holes, replay
+from qk_lightning.assembly.scatter import replay_small, scatter_weights, whole_part
+from qk_lightning.assembly.shard import Sharding, shard_parts
 from qk_lightning.assembly.trainable import apply_trainable
-from qk_lightning.assembly.weights import Entry, replay
+from qk_lightning.assembly.units import prepare_units
+from qk_lightning.assembly.weights import Entry
 from qk_lightning.config.paths import runs_root
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
@@ -39,6 +43,8 @@ class System(LightningModule):
         uses_tasks: whether it trains on the tasks of `data.tasks`; read likewise.
         several_ranks: whether its loss is a mean over samples and its random numbers follow the
             sample, so that it may train on several ranks; read likewise.
+        waits_for_mesh: the Trainer's strategy will shard it, so that parts too large for one
+            device get their weights in shards; set before `configure_model`.
     """
 
     families: tuple[str, ...] = ()
@@ -55,21 +61,42 @@ class System(LightningModule):
         # Frozen weights are not in a checkpoint; `on_load_checkpoint` checks the rest itself.
         self.strict_loading = False
         self._is_sharded = False
+        self.waits_for_mesh = False
 
     def configure_model(self) -> None:
-        """Build, load, freeze and add LoRA, once; shard, once there are ranks to shard over.
+        """Build, load, freeze, add LoRA and compile, once; shard, once there are ranks for it.
 
-        The Trainer calls it again when its strategy has made a mesh of the ranks.
+        The Trainer calls it again when its strategy has made a mesh of the ranks. Where
+        `waits_for_mesh`, large parts have no weights until then.
         """
         if not self.is_built:
-            parts = replay(self.config, self.entries, self.families, self.root)
-            apply_trainable(parts, self.config.trainable, self.seed)
-            for family, part in parts.items():
-                self.add_module(family, part)
-            self.on_built()
+            self._build()
         if self._device_mesh is not None and not self._is_sharded:
-            shard_parts(self.parts, self.device_mesh["data_parallel"])
-            self._is_sharded = True
+            self._shard()
+
+    def _build(self) -> None:
+        make = replay_small if self.waits_for_mesh else replay
+        parts = make(self.config, self.entries, self.families, self.root)
+        empty = [family for family, part in parts.items() if has_holes(part)]
+        rest = {family: part for family, part in parts.items() if family not in empty}
+        apply_trainable(rest, self.config.trainable, self.seed)
+        with torch.device("meta"):
+            apply_trainable({f: parts[f] for f in empty}, self.config.trainable, self.seed)
+        for family, part in parts.items():
+            self.add_module(family, part)
+        self.on_built()
+        prepare_units(self.parts, self.config.trainer)
+
+    def _shard(self) -> None:
+        """Shard what `assembly.shard` says, then send large parts their weights."""
+        sharding = Sharding.of(self.config.trainer)
+        empty = [family for family, part in self.parts.items() if has_holes(part)]
+        shard_parts(self.parts, self.device_mesh["data_parallel"], sharding)
+        for family in empty:
+            arguments = (self.config, self.entries, family, self.parts, self.root)
+            whole = partial(whole_part, *arguments)
+            scatter_weights(getattr(self, family), whole, sharding.cpu_offload)
+        self._is_sharded = True
 
     def on_built(self) -> None:
         """Do what remains when the parts are built, before they are sharded."""

@@ -25,7 +25,9 @@ class RankError(RuntimeError):
 def check_parts(parts: Mapping[str, nn.Module], ranks: Ranks) -> None:
     """See that all ranks built and loaded the same parts, before anything is sharded.
 
-    A shard is cut from each rank's own copy: where the copies differ, no rank has the model.
+    A shard is cut from each rank's own copy: where the copies differ, no rank has the model. A
+    large part has no storage yet and gets its weights from the first rank: of that, what is
+    compared is the names, shapes and dtypes.
 
     Args:
         parts: part by family.
@@ -144,9 +146,10 @@ def _digests(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, str]:
 
 
 def _digest(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().flatten()
     digest = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), digest_size=16)
-    digest.update(flat.view(torch.uint8).numpy())
+    if not tensor.is_meta:
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

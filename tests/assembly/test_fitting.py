@@ -116,7 +116,8 @@ def test_a_damaged_file_in_a_pipelines_folder_is_found(root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_chain_widens_its_head_trains_it_by_lora_and_can_be_loaded() -> None:
-    from qk_lightning.assembly.weights import read_entries, replay
+    from qk_lightning.assembly.replay import replay
+    from qk_lightning.assembly.weights import read_entries
     from qk_lightning.sweeps.stage import run_stage
 
     narrow = SANA.replace("head=", "stage2.head=")

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from qk_lightning.assembly.build import build_part, seeded
 from qk_lightning.assembly.lora import lora_alpha, merge_lora
+from qk_lightning.assembly.replay import replay
 from qk_lightning.assembly.trainable import apply_trainable, trainable_state
-from qk_lightning.assembly.weights import Entry, replay, starting_entries
+from qk_lightning.assembly.weights import Entry, starting_entries
 from qk_lightning.config.compose import compose
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.identity import fingerprint

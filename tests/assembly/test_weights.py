@@ -77,5 +77,5 @@ def test_a_dry_run_counts_without_memory() -> None:
     assert 0 < result.parameters["vlm"]["trainable"] < result.parameters["vlm"]["total"]
     assert result.parameters["queries"] == {"total": 64, "trainable": 64}
     learns = sum(counts["trainable"] for counts in result.parameters.values())
-    assert result.memory["optimizer"] == 8 * learns
+    assert 8 * learns < result.memory["optimizer"] < 8.1 * learns  # and a counter a tensor
     assert "global batch 4 = 2 groups of 2" in result.describe()

@@ -112,7 +112,7 @@ POINTS = {
     "checking the parts": ("qk_lightning.cli.train.check", 1),
     "writing the plan": ("qk_lightning.config.chain.StagePlan.write", 1),
     "drawing the world": ("qk_lightning.data.worlds.avatars.Avatars.draw", 7),
-    "loading the weights": ("qk_lightning.assembly.weights._apply", 2),
+    "loading the weights": ("qk_lightning.assembly.replay._apply", 2),
     "encoding the pictures": ("qk_lightning.data.latent_cache._encode_all", 1),
     "the first step": (f"{SYSTEM}.training_step", 1),
     "the second step": (f"{SYSTEM}.training_step", 3),

@@ -183,6 +183,18 @@ class Prefix:
         Returns:
             A cache that shares the keys and values.
         """
-        fork = copy.copy(self.cache)
-        fork.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return fork
+        return fork(self.cache)
+
+
+def fork(cache: Any) -> Any:
+    """Copy a key/value cache without its tensors.
+
+    Args:
+        cache: transformers' DynamicCache; reading the copy does not grow it.
+
+    Returns:
+        A cache that shares the keys and values.
+    """
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    return copied
