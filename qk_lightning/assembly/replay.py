@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -105,7 +105,7 @@ def bare_part(
     """
     seeds = (e.seed for e in entries if e.part == family and e.action in ("init", "base"))
     part = build_part(family, cfg[family], next(seeds, cfg.seed), wired)
-    dtype = (cfg.trainer.get("frozen_dtype") or {}).get(family)  # an older run has none
+    dtype = OmegaConf.select(cfg, f"trainer.frozen_dtype.{family}")  # an older run has none
     return part if dtype is None else part.to(getattr(torch, dtype))
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch import Tensor
 from torch.optim import Optimizer
 
-from qk_lightning.assembly.shard import like, load_trained, trained_whole, whole
+from qk_lightning.assembly.shard import is_sharded, like, load_trained, trained_whole, whole
 from qk_lightning.training.ranks import Ranks
 
 
@@ -51,6 +51,13 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(
             data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
+
+    def model_to_device(self) -> None:
+        """Move what is whole; shards are where `fully_shard` keeps them, on the host or not."""
+        assert self.model is not None
+        for part in self.model.children():
+            if not any(is_sharded(p) for p in part.parameters()):
+                part.to(self.root_device)
 
     @property
     def lightning_restore_optimizer(self) -> bool:

@@ -79,6 +79,7 @@ def test_a_prefix_is_read_again_and_again_as_it_was():
     assert system.vlm.answer(inputs, 3) == build("tiny/stage2")[0].vlm.answer(inputs, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_blocks_compute_the_same(monkeypatch):
     compiled: list[str] = []

@@ -1,4 +1,4 @@
-"""Parts built without storage and filled in shards are those that one process builds, to the bit."""
+"""Parts built without storage and filled in shards are those of one process, to the bit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.distributed.device_mesh import init_device_mesh
 from two_ranks import on_ranks
@@ -181,6 +182,62 @@ def test_a_file_that_the_first_rank_cannot_read_stops_all_of_them(pieces):
         second.startswith("RuntimeError: the first rank could not build a part")
         and "gone" in second
     )
+
+
+def grown(root: str, head: str):
+    """Build a large head in shards; return by how much this rank's peak and its end rose."""
+    cfg, entries = planned(Path(root), "trainer.strategy=fsdp", "trainer.devices=2", head)
+    ranks = join(cfg.trainer)
+    mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    shard.REPLICATED = 1_000_000
+    system = build_system(cfg, entries_without_lora(entries), Path(root) / "runs")
+    system.waits_for_mesh, before = True, resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    system.configure_model()
+    system._device_mesh = mesh
+    system.configure_model()
+    sizes = [p.numel() * p.element_size() for p in system.head.parameters()]
+    return (
+        ranks.rank,
+        resident("VmHWM") - before,
+        resident("VmRSS") - before,
+        sum(sizes),
+        max(sizes),
+    )
+
+
+def entries_without_lora(entries):
+    """Leave out updates of the small head, which do not fit the large one."""
+    return [e for e in entries if (e.part, e.action) != ("head", "merge_lora")]
+
+
+def resident(kind: str) -> int:
+    """Return bytes of this process in memory, now (VmRSS) or at most (VmHWM)."""
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(kind)]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_no_other_rank_holds_more_than_its_shards_and_one_tensor(pieces):
+    sizes = {"num_layers": 1, "num_single_layers": 6, "num_attention_heads": 24}
+    options = {"name": "flux", **sizes, "condition_size": 32}
+    head = build_part("head", OmegaConf.create(options), 1, {"latent_channels": 4})
+    head.model.save_pretrained(pieces / "large", max_shard_size="40MB")
+    del head
+    said = ", ".join(
+        f"{key}: {value}" for key, value in {**options, "path": pieces / "large"}.items()
+    )
+    given = f"head={{{said}}}"
+    for rank, peak, end, size, largest in on_ranks(grown, str(pieces), given):
+        peak, end, size, largest = (value / 2**20 for value in (peak, end, size, largest))
+        print(
+            f"rank {rank}: whole {size:.0f} MiB, largest tensor {largest:.0f}, "
+            f"rise at the peak {peak:.0f}, at the end {end:.0f}"
+        )
+        assert size > 200 and end > 0.4 * size
+        if rank:
+            assert peak < size / 2 + largest + 32  # of the rest of the system, and code
 
 
 def other_part_by_rank():
