@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.run_folder import RunFolder
@@ -55,8 +56,10 @@ def samples_of(batch: Any) -> Samples:
     Args:
         batch: of any system; one without ids and indices gives none.
     """
-    task, ids = getattr(batch, "task", ""), getattr(batch, "ids", ())
-    return Samples(str(task), getattr(batch, "index", ()), tuple(map(str, ids)))
+    index = getattr(batch, "index", None)
+    if not isinstance(index, Tensor):
+        return Samples()
+    return Samples(str(batch.task), index, tuple(map(str, batch.ids)))
 
 
 @dataclass(frozen=True)
