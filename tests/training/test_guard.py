@@ -52,7 +52,12 @@ def poisoned_gradient(system: QueryKontext, loss: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("bend", "said"),
     [
-        pytest.param(lambda _, loss: loss * float("nan"), "the loss of step 4 is nan", id="loss"),
+        pytest.param(
+            lambda _, loss: loss * float("nan"),
+            "the loss of step 4 is nan",
+            id="loss",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(poisoned_gradient, "the gradient of step 4 is not finite", id="gradient"),
     ],
 )
@@ -129,6 +134,7 @@ def test_weights_that_are_not_finite_are_not_kept(monkeypatch: pytest.MonkeyPatc
     assert not list(run.checkpoints.glob("*"))
 
 
+@pytest.mark.slow
 def test_the_norm_is_logged_before_clipping_and_clipping_is_torchs() -> None:
     clip = "optimizer.gradient_clip=1e-3"
     run = train(plan_chain("tiny/stage1", [clip, "max_steps=2", *QUICK]))[0]
