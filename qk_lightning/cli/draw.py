@@ -27,6 +27,9 @@ def generate(options: argparse.Namespace) -> int:
     if options.ui:
         from qk_lightning.cli.draw_page import serve
 
+        if options.checkpoint is not None:
+            fix = "leave it out, or draw without the page"
+            raise ConfigError(Problem("--checkpoint", options.checkpoint, "no --ui", fix))
         return serve(options)
     name = _one_run(options)
     check_counts(**{"--num-images": options.num_images})
@@ -40,8 +43,10 @@ def generate(options: argparse.Namespace) -> int:
     options.prompt = options.prompt or ""
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
+    from qk_lightning.pipeline.at_checkpoint import run_at
 
-    pipeline = QueryKontextPipeline.from_run(run, options.device)
+    with run_at(run, options.checkpoint) as chosen:
+        pipeline = QueryKontextPipeline.from_run(chosen, options.device)
     pictures = pipeline(
         options.prompt,
         options.source,
@@ -85,7 +90,11 @@ def _digest(options: argparse.Namespace, name: str) -> str:
     left_out = ("output", "seed", "ui", "port")
     words = {key: value for key, value in vars(options).items() if key not in left_out}
     words |= {"run": name}
-    for key in ("height", "width"):  # without them, files keep the names they always had
+    for key in (
+        "height",
+        "width",
+        "checkpoint",
+    ):  # without them, files keep the names they always had
         if words[key] is None:
             del words[key]
     return hashlib.sha256(repr(sorted(words.items())).encode()).hexdigest()[:6]

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +53,24 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.output:
         options.output = str(user_path(options.output, "--output"))
     if words == [READERS]:
-        _refuse(options, "readers", images=None, num_samples=1, seed=0, overrides=overrides)
+        _refuse(
+            options,
+            "readers",
+            images=None,
+            num_samples=1,
+            seed=0,
+            checkpoint=None,
+            overrides=overrides,
+        )
         return _readers(options)
     if len(words) == 2 and words[0] == PROMPTS:
-        _refuse(options, "prompts", images=None, num_samples=1)
+        _refuse(options, "prompts", images=None, num_samples=1, checkpoint=None)
         return _export(words[1], overrides, options)
     if options.images is not None and len(words) == 2:
-        _refuse(options, "--images with a run", overrides=overrides)
+        _refuse(options, "--images with a run", checkpoint=None, overrides=overrides)
         return _pictures(words, overrides, options)
     if options.images is not None and len(words) == 1:
+        _refuse(options, "--images", checkpoint=None)
         return _pictures(words, overrides, options)
     if len(words) == 2:
         _check_misspelt(words[0])
@@ -140,18 +150,23 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
     from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.evaluation.table import print_summary
     from qk_lightning.pipeline import QueryKontextPipeline
+    from qk_lightning.pipeline.at_checkpoint import run_at, step_at
     from qk_lightning.tracking.mlflow_evaluation import log_evaluation
 
     world = open_world(run.config.data.world)
     worlds = worlds_of(world)
     suites = suites_for(suite_name, worlds)
-    system = QueryKontextPipeline.from_run(run, options.device).system
+    with run_at(run, options.checkpoint) as chosen:
+        system = QueryKontextPipeline.from_run(chosen, options.device).system
     world.prepare()
     request = _request(options)
+    if options.checkpoint is not None:
+        request = replace(request, checkpoint=step_at(run, options.checkpoint))
     for suite in suites:
         summary = evaluate_run(run, system, worlds, suite, request, _progress)
         print_summary(summary)
-        log_evaluation(run, summary, run.path / EVALUATIONS / folder_name(suite, request))
+        if not request.checkpoint:  # MLflow shows the finished run
+            log_evaluation(run, summary, run.path / EVALUATIONS / folder_name(suite, request))
         print()
     print(f"pictures, verdicts and summaries: {run.path / EVALUATIONS}")
     return 0

@@ -26,8 +26,11 @@ def export(options: argparse.Namespace) -> int:
     run = run_of(options.run)
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.api import exporting
+    from qk_lightning.pipeline.at_checkpoint import run_at
 
-    exporting.export(run, folder, lora=options.lora, half=options.half, force=options.force)
+    with run_at(run, options.checkpoint) as chosen:
+        how = {"lora": options.lora, "half": options.half, "force": options.force}
+        exporting.export(chosen, folder, **how)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     weights = ExportedFolder(folder).identity
     print(f"{run.name} in {folder.resolve()}: {size / 2**20:.1f} MiB, weights {weights}")

@@ -114,6 +114,15 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        default=None,
+        metavar="best|STEP|FILE",
+        help="the run as it was then; default: its last step, as it finished",
+    )
+
+
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="say what would run, and end")
     parser.add_argument(
@@ -157,6 +166,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     generate.add_argument("--guidance-scale", type=float, default=None)
     generate.add_argument("--image-guidance-scale", type=float, default=None)
     generate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    _add_checkpoint(generate)
     generate.add_argument("--output", default="generated", help="folder for the pictures")
     generate.add_argument("--ui", action="store_true", help="draw in a page, several runs at once")
     generate.add_argument("--port", type=int, default=None, help="of the page; default: a free one")
@@ -180,6 +190,7 @@ def _add_evaluation(verbs: argparse._SubParsersAction) -> None:  # type: ignore[
     evaluate.add_argument("--num-samples", type=int, default=1, help="pictures of each item")
     evaluate.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
     evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    _add_checkpoint(evaluate)
     evaluate.add_argument(
         "--output", default=None, help="folder for prompts and verdicts, file for `readers`"
     )
@@ -201,6 +212,7 @@ def _add_looking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[typ
     export.add_argument(
         "--lora", default="merge", choices=["merge", "keep"], help="keep: beside its part, for peft"
     )
+    _add_checkpoint(export)
     export.add_argument("--half", action="store_true", help="store float16")
     export.add_argument("--force", action="store_true", help="write over an earlier export")
     runs = _verb(verbs, "runs", "runs", "list, show, export or remove runs")

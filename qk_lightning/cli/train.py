@@ -18,6 +18,7 @@ from qk_lightning.config.paths import (
     runs_root,
     sweeps_root,
 )
+from qk_lightning.config.resume import step_gone_on_from
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order, read_levels
 from qk_lightning.sweeps.execute import run_chain
@@ -125,8 +126,10 @@ def _describe_left(run: PlannedRun) -> str:
     folder, steps = run.folder, f"{run.plan.cfg.trainer.max_steps} steps"
     if folder.is_done:  # and to be done again
         return f"runs ({steps})"
-    if step := folder.last_checkpoint_step:
+    if step := step_gone_on_from(folder, run.plan.cfg):
         return f"goes on from step {step}"
+    if folder.checkpoint_files():
+        return f"runs ({steps}); what is there is set aside"
     if step := folder.status.get("step", 0):
         return f"runs ({steps}); interrupted at step {step}, no checkpoint: starts again"
     return f"runs ({steps})"

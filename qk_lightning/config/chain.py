@@ -23,6 +23,7 @@ from qk_lightning.config.handover import handover_problems
 from qk_lightning.config.identity import identity_of
 from qk_lightning.config.layers import full_key, load_layers
 from qk_lightning.config.paths import find_preset, list_presets, project_root, runs_root, user_path
+from qk_lightning.config.resume import latest_problems
 from qk_lightning.config.run_folder import OVERRIDES_FILE, RunFolder
 
 ALL = "all"
@@ -112,6 +113,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
         own, old = composed.overrides, composed.replaced
         plans.append(StagePlan(stage, cfg, origins, identity, parent, folder, stretch, own, old))
+    if problems := latest_problems(plans):
+        raise ConfigError(problems)
     return plans
 
 

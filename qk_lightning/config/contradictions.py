@@ -16,6 +16,7 @@ from qk_lightning.config.devices import device_problems
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.mixture import WEIGHT
 from qk_lightning.config.paths import is_local, package_root, resolve_path
+from qk_lightning.config.resume import keep_best_problems
 from qk_lightning.config.schema import schema_of
 
 WITHOUT_IMAGES = ("text_to_image",)  # the tasks that show the VLM no picture
@@ -39,6 +40,7 @@ def contradictions(checked: dict[str, Any]) -> list[Problem]:
         *_missing_files(checked["data"]["world"], "data.world"),
         *_one_rank(checked),
         *device_problems(checked),
+        *keep_best_problems(checked),
     ]
 
 

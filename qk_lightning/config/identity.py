@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.mixture import WEIGHT
 from qk_lightning.config.paths import is_file, is_local, resolve_path
+from qk_lightning.config.resume import file_of, is_of
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.config.sections import NOT_IN_IDENTITY, SECTIONS, Lora, structured_section
 
@@ -35,7 +36,11 @@ def identity_of(cfg: DictConfig, parent: str | None) -> str:
     Returns:
         Ten hexadecimal digits.
     """
-    text = json.dumps(identity_content(cfg, parent), sort_keys=True)
+    return _hash(identity_content(cfg, parent))
+
+
+def _hash(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
@@ -73,7 +78,11 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
     values["data"]["tasks"] = {task: weight for task, weight in tasks.items() if weight}
     if parent is not None:
         values["parent_identity"] = parent
-    return {key: value for key, value in values.items() if value not in ({}, None)}
+    content = {key: value for key, value in values.items() if value not in ({}, None)}
+    file = file_of(cfg)
+    if file is not None and not is_of(file, _hash(content)):  # it starts from another run
+        content["resumed_from"] = fingerprint(file)
+    return content
 
 
 def _part_content(family: str, node: dict[str, Any]) -> dict[str, Any]:

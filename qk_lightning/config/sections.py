@@ -95,6 +95,11 @@ class Trainer:
             memory: for what fits no other way, at a multiple of the time.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of metrics.
+        keep_best: a metric of validation, such as `val/loss`; the checkpoint where it was best
+            stays beside the last ones, as `best-step=<n>.ckpt`. null keeps the last ones alone.
+        spike_threshold: a step whose loss or gradient norm is so many median absolute deviations
+            above the median is logged as a spike, with its samples; null for none.
+        spike_window: how many steps that median is taken over.
     """
 
     max_steps: int = 100
@@ -110,6 +115,9 @@ class Trainer:
     cpu_offload: bool = False
     checkpoint_every: int = 100
     log_every: int = 10
+    keep_best: str | None = None
+    spike_threshold: float | None = 6.0
+    spike_window: int = 100
 
 
 @dataclass
@@ -220,6 +228,12 @@ TOP_LEVEL: dict[str, tuple[type, object, str]] = {
     "stage": (str, None, "label of this stage in its chain, as in `stage1.optimizer.lr=...`"),
     "seed": (int, 0, "seed of initial weights, data order, noise and dropout"),
     "parent": (str, None, "what this stage continues: a preset, a run or exported folder"),
+    "resume": (
+        str,
+        "auto",
+        "what it goes on from. auto: its newest checkpoint, if any; latest: that one, or an error; "
+        "false: begin anew; or a checkpoint file, of this run or of another that trains the same",
+    ),
     "reference_seconds": (float, None, "seconds of one run on one laptop thread (estimates only)"),
 }
 # Smallest and largest value of numbers.
@@ -241,6 +255,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.devices": (1, math.inf),
     "trainer.checkpoint_every": (1, math.inf),
     "trainer.log_every": (1, math.inf),
+    "trainer.spike_threshold": (0, math.inf),
+    "trainer.spike_window": (2, math.inf),
     "validation.every": (0, math.inf),
     "validation.num_samples": (0, math.inf),
     "validation.num_images": (0, math.inf),
@@ -252,6 +268,7 @@ NOT_IN_IDENTITY = (
     "name",
     "stage",
     "parent",
+    "resume",  # of another run's checkpoint the fingerprint is in it
     "reference_seconds",
     "tracking",
     "data.num_workers",
@@ -265,5 +282,8 @@ NOT_IN_IDENTITY = (
     "trainer.cpu_offload",
     "trainer.checkpoint_every",
     "trainer.log_every",
+    "trainer.keep_best",
+    "trainer.spike_threshold",
+    "trainer.spike_window",
     "validation.batch_size",
 )

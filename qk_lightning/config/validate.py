@@ -19,6 +19,7 @@ from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_
 from qk_lightning.config.examples import example_of
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.paths import list_suites
+from qk_lightning.config.resume import as_text, resume_problems
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.config.sections import (
     RANGES,
@@ -93,7 +94,8 @@ class _Checker:
         self._unknown_keys(values, families)
         checked: dict[str, Any] = {}
         for key, (kind, default, _) in TOP_LEVEL.items():
-            checked[key] = self._plain(key, values.get(key, default), kind)
+            given = values.get(key, default)
+            checked[key] = self._plain(key, as_text(given) if key == "resume" else given, kind)
         seconds = checked["reference_seconds"]
         if isinstance(seconds, float) and not 0 <= seconds < math.inf:
             fix = "measure one run, or leave it out"
@@ -120,7 +122,7 @@ class _Checker:
         checked["trainable"] = self._trainable(values.get("trainable"), families)
         checked["from_parent"] = self._from_parent(values, families)
         self._ranges(checked, families)
-        for problem in contradictions(checked):
+        for problem in (*contradictions(checked), *resume_problems(checked)):
             self._add(problem.key, problem.value, problem.expected, problem.fix)
         return checked
 

@@ -47,11 +47,13 @@ class Request:
         count: the most items of one world and task, or that by task; None = all.
         num_samples: pictures of each item.
         seed: of the first picture's noise.
+        checkpoint: names the one that draws, "" for the finished run.
     """
 
     count: Count = None
     num_samples: int = 1
     seed: int = 0
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def evaluate_run(
     drawer = SystemDrawer(system, worlds)
     origin = Origin(run.name, run.identity, drawer.settings)
     settings = {"run": run.name, "identity": run.identity, **drawer.settings}
+    settings |= {"checkpoint": request.checkpoint} if request.checkpoint else {}
     batch_size = system.config.validation.batch_size
     items, samples = prompts.items, request.num_samples
     draw_folder(folder, items, samples, drawer, settings, batch_size, prompts.worlds, progress)
@@ -158,6 +161,7 @@ def folder_name(suite: Suite, request: Request) -> str:
     words += [] if request.count is None else [f"limit{request.count}"]
     words += [f"samples{request.num_samples}"] if request.num_samples > 1 else []
     words += [f"seed{request.seed}"] if request.seed else []
+    words += [request.checkpoint] if request.checkpoint else []
     return "_".join(words)
 
 

@@ -35,6 +35,7 @@ class Part(LightningModule):
         paths: Constructor arguments that are input folders or files.
         forward_methods: Other ways into the part than `forward`, registered with FSDP.
         lora_targets: Suffixes of the linear layers that get LoRA when a config names none.
+        idle: Ends of parameter names that get no gradient by design, so that nobody is warned.
     """
 
     version: int = 1
@@ -42,6 +43,7 @@ class Part(LightningModule):
     paths: tuple[str, ...] = ()
     forward_methods: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """Tell what decides this part's outputs besides its weights; where they lie does not.

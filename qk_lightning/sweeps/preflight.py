@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.handover import unlike_parent
+from qk_lightning.config.resume import file_of
 from qk_lightning.config.schema import schema_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
         fix = f"set data.world.size={max(stride, cfg.data.world.size // stride * stride)}"
         problems.append(Problem("data.world.size", cfg.data.world.size, expected, fix))
     problems += head_problems(parts, cfg, world, unseen=VLM_ALONE)
+    problems += _resume_problems(cfg, parts)
     most = getattr(parts.get("objective"), "max_inference_steps", None)
     if most is not None and cfg.sampling.num_inference_steps > most:
         key, steps = "sampling.num_inference_steps", cfg.sampling.num_inference_steps
@@ -104,6 +106,18 @@ def _check_parts(cfg: DictConfig, parent: DictConfig, world: World) -> None:
         problems.append(Problem(key, steps, expected, f"set {key}={min(30, most)}"))
     if problems:
         raise ConfigError(problems)
+
+
+def _resume_problems(cfg: DictConfig, parts: Mapping[str, Part]) -> list[Problem]:
+    """See that a checkpoint that is named holds what trains."""
+    from qk_lightning.training.checkpoint_record import unlike_what_trains
+
+    if (file := file_of(cfg)) is None:
+        return []
+    named = [(f, n, p) for f, part in parts.items() for n, p in part.named_parameters()]
+    return unlike_what_trains(
+        file, {f"{f}.{n}": tuple(p.shape) for f, n, p in named if p.requires_grad}
+    )
 
 
 def _check_accelerator(cfg: DictConfig) -> None:

@@ -32,11 +32,12 @@ from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
-from qk_lightning.training.checkpoints import KEPT, keep_newest, latest_checkpoint, step_of
+from qk_lightning.training.checkpoints import KEPT, keep_newest, step_of
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
 from qk_lightning.training.rank_check import RankError, check_parts
 from qk_lightning.training.ranks import Ranks, join
+from qk_lightning.training.starting import Start, starting_checkpoint
 from qk_lightning.training.stopping import StopBetweenSteps
 from qk_lightning.training.strategy import ShardedStrategy
 
@@ -93,10 +94,10 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     world = open_world(cfg.data.world)
     world.prepare()
     entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
+    checkpoint = starting_checkpoint(run, cfg, entries, ranks)
     system = build_system(cfg, entries, run.path.parent)
     system.waits_for_mesh = ranks.joined and cfg.trainer.strategy == "fsdp"
     system.configure_model()
-    checkpoint = ranks.from_first(lambda: latest_checkpoint(run))
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     if ranks.is_first:
         step = step_of(checkpoint) if checkpoint else 0
@@ -110,7 +111,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
     if not ranks.joined:  # ranks would have to agree on the step
         watchers.append(StopBetweenSteps(run))
-    trainer = make_trainer(run, cfg, data, watchers, loggers, ranks)
+    trainer = make_trainer(run, cfg, data, watchers, loggers, ranks, Start(entries, checkpoint))
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))

@@ -14,9 +14,12 @@ from omegaconf import DictConfig
 
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.module import DataModule
+from qk_lightning.training.best import BestCheckpoint
 from qk_lightning.training.checkpoints import AsideCheckpointIO, checkpoint_callback
+from qk_lightning.training.guard import describe_step
 from qk_lightning.training.rank_check import RankCheck
 from qk_lightning.training.ranks import Ranks
+from qk_lightning.training.starting import Start, step_callbacks
 from qk_lightning.training.strategy import make_strategy
 
 
@@ -27,6 +30,7 @@ def make_trainer(
     callbacks: list[Any],
     loggers: list[Logger],
     ranks: Ranks,
+    start: Start,
 ) -> Trainer:
     """Make the Trainer of a run.
 
@@ -37,10 +41,17 @@ def make_trainer(
         callbacks: those of the run, in order; checks and checkpoints stand around them.
         loggers: where metrics go.
         ranks: the run's processes.
+        start: what it starts from.
     """
     options = cfg.trainer
     accumulated = data.micro_batches_per_step(ranks.world_size)
     checks = [RankCheck(ranks)] if ranks.joined else []
+    if ranks.is_first:
+        print(describe_step(options, ranks.world_size, accumulated), flush=True)
+    before = step_callbacks(run, cfg, start, ranks)
+    after = [checkpoint_callback(run, options.checkpoint_every)]
+    if options.get("keep_best"):  # an older run has none
+        after.append(BestCheckpoint(run, options.keep_best, ranks))
     every = cfg.validation.every
     return Trainer(
         default_root_dir=run.path,
@@ -53,8 +64,7 @@ def make_trainer(
         max_epochs=-1,
         max_steps=options.max_steps,
         accumulate_grad_batches=accumulated,
-        gradient_clip_val=cfg.optimizer.gradient_clip,
-        callbacks=[*checks, *callbacks, checkpoint_callback(run, options.checkpoint_every)],
+        callbacks=[*checks, *before, *callbacks, *after],
         plugins=[AsideCheckpointIO()],
         logger=loggers,
         log_every_n_steps=options.log_every,

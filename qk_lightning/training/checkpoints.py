@@ -11,7 +11,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from qk_lightning.config.atomic import aside
+from qk_lightning.config.resume import step_in_name
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.training.checkpoint_record import DamagedCheckpointError, read_whole
 
 KEPT = 2
 log = logging.getLogger("qk_lightning")
@@ -66,14 +68,13 @@ def latest_checkpoint(run: RunFolder) -> Path | None:
     Returns:
         The file, or None where there is none to resume from.
     """
-    for file in run.checkpoints.glob(".step=*.part.ckpt"):  # a kill left it; the lock is ours
+    for file in run.checkpoints.glob(".*step=*.part.ckpt"):  # a kill left it; the lock is ours
         file.unlink()
     for file in run.checkpoint_files():
         try:
-            torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes torch raise
-            reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
-            log.warning("%s cannot be read (%s); the one before it is used", file, reason)
+            read_whole(file)
+        except DamagedCheckpointError as error:
+            log.warning("%s cannot be read (%s); the one before it is used", file, error)
             file.rename(file.with_suffix(".damaged"))
             continue
         return file
@@ -84,13 +85,17 @@ def step_of(checkpoint: Path) -> int:
     """Return the optimiser step that a checkpoint was written after.
 
     Args:
-        checkpoint: `step=<n>.ckpt`.
+        checkpoint: `step=<n>.ckpt`, `best-step=<n>.ckpt`, or one under another name.
+
+    Raises:
+        DamagedCheckpointError: only the file could tell, and it is damaged.
     """
-    return int(checkpoint.stem.partition("=")[2])
+    step = step_in_name(checkpoint)
+    return int(read_whole(checkpoint)["global_step"]) if step is None else step
 
 
 def keep_newest(run: RunFolder, count: int = 1) -> None:
-    """Delete all checkpoints but the newest.
+    """Delete all checkpoints but the newest; the best one is none of them and stays.
 
     Args:
         run: the run's folder.

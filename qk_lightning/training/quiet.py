@@ -17,6 +17,7 @@ def quiet_lightning() -> None:
         ".*in eval mode.*",
         ".*LeafSpec.*",
         ".*not empty.*",
+        ".*dirpath has changed.*",  # a run that goes on from another's checkpoint
     )
     for text in known:
         warnings.filterwarnings("ignore", message=text)

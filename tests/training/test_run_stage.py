@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.sweeps.stage import run_stage
+from qk_lightning.systems.query_kontext import QueryKontext
 from qk_lightning.training.callbacks import ProgressCallback
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")
@@ -111,20 +112,56 @@ def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
     return found
 
 
+def training_state(run: RunFolder) -> dict[str, Any]:
+    """Return what a run's checkpoints hold but for the paths and clocks in them."""
+    states = {}
+    for file in sorted(run.checkpoints.glob("*.ckpt")):
+        content = torch.load(file, weights_only=True)
+        own = ("SpikeLog", "IdleParameters", "EMACallback")
+        callbacks = {name: content["callbacks"][name] for name in own}
+        names = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "qk_lightning")
+        states[file.name] = {"callbacks": callbacks, **{name: content[name] for name in names}}
+        states[file.name]["best"] = content.get("best", {})
+    return states
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Tell whether two nested states are equal to the bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(alike(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(alike, first, second))
+    return bool(first == second)
+
+
 @pytest.mark.distributed
 def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qk_lightning.training.callbacks.REPORT_SECONDS", 0.0)
-    straight = train(plan_chain("tiny/stage1", ["max_steps=7"]))[0]
+    monkeypatch.setattr("qk_lightning.training.spikes.LEAST", 3)
+    right = QueryKontext.velocity_loss
+
+    def drawing(self: QueryKontext, *arguments: Any) -> torch.Tensor:  # as dropout would
+        losses = right(self, *arguments)
+        return losses * (1 + 0.1 * torch.rand(1)) if self.training else losses
+
+    monkeypatch.setattr(QueryKontext, "velocity_loss", drawing)
+    words = ["max_steps=7", "validation.every=3", "trainer.keep_best=val/loss"]
+    words += ["trainer.spike_threshold=0.1", "trainer.spike_window=4"]  # nearly every step is one
+    straight = train(plan_chain("tiny/stage1", words))[0]
     expected, metrics = weights_of(straight), straight.metrics()
+    spikes, kept = (straight.path / "spikes.csv").read_text(), training_state(straight)
     straight.remove()
-    run = plan_chain("tiny/stage1", ["max_steps=7"])[0].write()
+    run = plan_chain("tiny/stage1", words)[0].write()
     child = multiprocessing.get_context("fork").Process(target=kill_at, args=(5, str(run.path)))
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
-    assert sorted(file.name for file in run.checkpoints.iterdir()) == ["step=2.ckpt", "step=4.ckpt"]
+    names = sorted(file.name for file in run.checkpoints.iterdir())
+    assert names == ["best-step=3.ckpt", "step=2.ckpt", "step=4.ckpt"]
     assert not run.weights.exists()
     run_stage(run.path)
     resumed = weights_of(run)
@@ -132,14 +169,21 @@ def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(
     for name, tensor in expected.items():
         assert torch.equal(tensor, resumed[name]), name
     assert run.metrics() == metrics
+    assert (run.path / "spikes.csv").read_text() == spikes
+    resumed_state = training_state(run)
+    assert resumed_state.keys() == kept.keys()
+    for file, state in kept.items():  # optimiser, schedule, average, windows: the last and the best
+        assert alike(resumed_state[file], state), file
 
 
-def test_a_damaged_checkpoint_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_passed_over(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from qk_lightning.training.checkpoints import latest_checkpoint
 
+    monkeypatch.setattr("qk_lightning.sweeps.stage.keep_newest", lambda *_: None)
     run = train(plan_chain("tiny/stage1"))[0]
-    newest = run.checkpoints / "step=4.ckpt"  # the one that a finished run keeps
-    shutil.copy(newest, run.checkpoints / "step=2.ckpt")
+    newest = run.checkpoints / "step=4.ckpt"
     newest.write_bytes(newest.read_bytes()[:1000])
     found = latest_checkpoint(run)
     assert found is not None

@@ -58,6 +58,7 @@ class Flux(DiffusionHead):
     version = 1
     wired = ("latent_channels",)
     paths = ("path",)
+    idle = ("time_text_embed.text_embedder.linear_1.weight",)  # of the pooled text, zero
     lora_targets = (
         "to_q",
         "to_k",

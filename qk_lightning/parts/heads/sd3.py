@@ -48,6 +48,7 @@ class SD3(ChannelHead):
     version = 1
     wired = ("latent_channels",)
     paths = ("path",)
+    idle = ("time_text_embed.text_embedder.linear_1.weight",)  # of the pooled text, zero
     lora_targets = (
         "to_q",
         "to_k",
