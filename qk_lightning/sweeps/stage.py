@@ -107,8 +107,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *(_tracker(run, cfg) if ranks.is_first else [])]
     watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
-    if not ranks.joined:  # ranks would have to agree on the step
-        watchers.append(StopBetweenSteps(run))
+    watchers.append(StopBetweenSteps(run, ranks))
     trainer = make_trainer(run, cfg, data, watchers, loggers, ranks)
     device = trainer.strategy.root_device
     if system.wants_latents:
