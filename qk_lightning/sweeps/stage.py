@@ -32,6 +32,7 @@ from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
+from qk_lightning.training.checkpoint_size import warn_before
 from qk_lightning.training.checkpoints import KEPT, keep_newest, latest_checkpoint, step_of
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
@@ -102,6 +103,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         print("\n".join(describe(entries, cfg.trainable, step)))
         write_json(run.path / "parameters.json", count_parameters(system.parts))
         write_json(run.provenance_json, provenance.collect())
+        warn_before(run, system.parts, cfg, KEPT)
     data = system.data_module(world, None)
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None

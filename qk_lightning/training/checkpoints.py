@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from qk_lightning.config.atomic import aside
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.training.checkpoint_size import size_of
 
 KEPT = 2
 log = logging.getLogger("qk_lightning")
@@ -34,7 +35,7 @@ class AsideCheckpointIO(TorchCheckpointIO):
             path: `checkpoints/step=<n>.ckpt`.
             storage_options: not used, as Lightning has it.
         """
-        with aside(Path(path)) as temporary:
+        with aside(Path(path), size_of(checkpoint)) as temporary:
             torch.save(checkpoint, temporary)
 
 

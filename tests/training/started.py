@@ -107,7 +107,7 @@ def _become_qk(words: list[str], out: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for stream in (1, 2):
             os.dup2(out, stream)
-        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
         torch.set_num_threads(1)
         code = main(words)
     except BaseException:

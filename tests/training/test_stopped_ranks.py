@@ -20,10 +20,10 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.usefixtures("tiny_presets"),
 ]
-STEPS = 400
+STEPS = 100
 WORDS = [
     f"max_steps={STEPS}",
-    "checkpoint_every=400",
+    "checkpoint_every=1000",
     "validation.num_images=0",
     "trainer.devices=2",
     "trainer.strategy=fsdp",

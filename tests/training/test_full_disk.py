@@ -1,0 +1,171 @@
+"""A disk that fills up under a run, and a folder that may not be written: real ones, small.
+
+The disk is a tmpfs where this process may mount one, and a limit on the size of files elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_run_stage import train, weights_of
+
+from qk_lightning.cli.main import main
+from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.run_folder import RunFolder
+
+pytestmark = pytest.mark.shared_root
+WORDS = ["max_steps=60", "checkpoint_every=20", "validation.num_images=0"]
+FIT = ["fit", "tiny/stage1", *WORDS]
+DISK = 24 << 20
+
+
+@pytest.fixture(scope="module")
+def straight(shared_presets: Path) -> dict[str, torch.Tensor]:
+    """What the run trains where nothing happens; nothing of it is left."""
+    run = train(plan_chain("tiny/stage1", WORDS))[0]
+    expected = weights_of(run)
+    run.remove()
+    return expected
+
+
+@pytest.fixture
+def run(straight: dict[str, torch.Tensor]) -> RunFolder:
+    """The folder of the run."""
+    return plan_chain("tiny/stage1", WORDS)[0].folder
+
+
+def assert_goes_on(run: RunFolder, straight: dict[str, torch.Tensor]) -> None:
+    """Run the command again, and see that it ends as if nothing had been."""
+    assert main(FIT) == 0
+    assert run.is_done
+    resumed = weights_of(run)
+    assert resumed.keys() == straight.keys()
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+    run.remove()
+
+
+def assert_whole(run: RunFolder) -> None:
+    """See that nothing stands there that is half written, and nobody holds the folder."""
+    assert not run.lock().is_held
+    assert [path.name for path in run.path.rglob("*.part*")] == []
+    assert not run.weights.exists() or not list(run.weights.rglob("*.safetensors"))
+    for file in run.checkpoint_files():
+        torch.load(file, weights_only=True)
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, in this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_over_a_size_limit(
+    run: RunFolder, straight: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with limited(100_000):
+        assert main(FIT) == 1
+    said = capsys.readouterr().err
+    (takes,) = re.findall(r"File too large \(it takes ([\d,]+) bytes, the limit", said)
+    learns = sum(count["trainable"] for count in run.read_json("parameters.json").values())
+    assert 16 * learns <= int(takes.replace(",", "")) < 17 * learns  # moments, average, counters
+    assert "is 100,000 bytes)" in said
+    assert str(run.checkpoints / "step=20.ckpt") in said
+    assert run.status["state"] == "failed"
+    assert "File too large" in run.status["error"]
+    assert run.checkpoint_files() == []
+    assert_whole(run)
+    assert_goes_on(run, straight)
+
+
+@pytest.fixture
+def disk(root: Path) -> Iterator[Path]:
+    """A small disk where the runs stand."""
+    folder = root / "runs"
+    folder.mkdir(exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "qk-test", str(folder)]
+    if os.geteuid() or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("only the superuser can mount a disk; the size limit is tested above")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path, left: int) -> None:
+    """Leave so many bytes free."""
+    with (disk / "ballast").open("wb") as file:
+        file.write(b"\0" * (shutil.disk_usage(disk).free - left))
+    assert shutil.disk_usage(disk).free == left
+
+
+@contextmanager
+def filled_at(target: str, call: int, disk: Path, left: int) -> Iterator[None]:
+    """Fill the disk just before a chosen call of a function; the function is as it is."""
+    place, _, name = target.rpartition(".")
+    owner, calls = pkgutil.resolve_name(place), []
+    right: Callable[..., Any] = getattr(owner, name)
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            fill(disk, left)
+        return right(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, full)
+        yield
+    assert len(calls) >= call
+
+
+FOLDER = "qk_lightning.config.run_folder.RunFolder"
+# when it fills up, bytes that are left, the file that does not fit, the checkpoint that is there
+POINTS = {
+    "at the start": ("qk_lightning.config.chain.StagePlan.write", 1, 0, "overrides.json", 0),
+    "first checkpoint": ("torch.save", 1, 40960, "step=20.ckpt", 0),
+    "later checkpoint": ("torch.save", 2, 4096, "step=40.ckpt", 20),
+    "metrics": (f"{FOLDER}.append_metrics", 25, 0, "metrics.csv", 20),
+    "final weights": ("qk_lightning.assembly.trainable.save_file", 1, 4096, "safetensors", 60),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_disk_fills_up(
+    point: str,
+    disk: Path,
+    run: RunFolder,
+    straight: dict[str, torch.Tensor],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target, call, left, file, step = POINTS[point]
+    with filled_at(target, call, disk, left):
+        assert main(FIT) == 1
+    said = capsys.readouterr().err
+    print(said)
+    assert "No space left on device (it takes " in said
+    assert "bytes are free)" in said
+    assert file in said
+    assert "free some, the same command goes on" in said
+    if run.has_config:
+        assert run.status["state"] == "failed"
+        assert "No space left" in run.status["error"]
+    assert run.last_checkpoint_step == step
+    assert_whole(run)
+    (disk / "ballast").unlink()
+    assert_goes_on(run, straight)
