@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qk_lightning.config.paths import check_folder
+
+FOLDERS = ("checkpoints", "weights", "samples", "ranks")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE = b"\0" * (1 << 16)
 log = logging.getLogger("qk_lightning")
@@ -61,6 +64,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_writable(run: Path) -> None:
+    """See, before anything is loaded, that a run's folder can be written to if it is there.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        ConfigError: it, or a folder in it, is write-protected.
+    """
+    for folder in (run, *(run / name for name in FOLDERS)):
+        if folder.is_dir():
+            check_folder("run folder", folder)
 
 
 def free_bytes(path: Path) -> int:
