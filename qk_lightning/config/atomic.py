@@ -63,7 +63,8 @@ def write_json(path: Path, value: object, or_in_place: bool = False) -> None:
     Args:
         path: the file.
         value: what `json` can write.
-        or_in_place: on a full disk, write over the file that is there: its block is ours.
+        or_in_place: on a full disk, or in a folder that has become write-protected, write over
+            the file that is there: its block is ours.
 
     Raises:
         DiskFull: there is no room for it.
@@ -71,7 +72,7 @@ def write_json(path: Path, value: object, or_in_place: bool = False) -> None:
     text = json.dumps(value, indent=2, sort_keys=False) + "\n"
     try:
         write_text(path, text)
-    except DiskFull:
+    except (DiskFull, PermissionError):
         if not (or_in_place and _write_over(Path(path), text.encode())):
             raise
 
@@ -81,7 +82,8 @@ def _write_over(path: Path, content: bytes) -> bool:
     if not path.is_file():
         return False
     there = path.stat()
-    if len(content) > max(there.st_size, there.st_blocks * 512):
+    has_room = len(content) <= max(there.st_size, there.st_blocks * 512)
+    if not (has_room and os.access(path, os.W_OK)):
         return False
     with path.open("r+b") as handle:
         handle.write(content.ljust(there.st_size, b"\n"))

@@ -15,6 +15,7 @@ from qk_lightning.config.paths import check_folder
 
 FOLDERS = ("checkpoints", "weights", "samples", "ranks")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 PROBE = b"\0" * (1 << 16)
 log = logging.getLogger("qk_lightning")
 
@@ -25,7 +26,7 @@ class DiskFull(OSError):  # noqa: N818 - it names a state, and reads so where it
 
 @contextmanager
 def room_for(path: Path, needed: int = 0, temporary: Path | None = None) -> Iterator[None]:
-    """Say what is missing, and where, if a file cannot be written for want of room.
+    """Say what is missing, and where, if a file cannot be written for want of room or rights.
 
     Libraries name no file, or say no more than that writing failed.
 
@@ -39,6 +40,7 @@ def room_for(path: Path, needed: int = 0, temporary: Path | None = None) -> Iter
 
     Raises:
         DiskFull: there was no room.
+        PermissionError: it may not be written.
     """
     written = temporary or path
     try:
@@ -51,6 +53,8 @@ def room_for(path: Path, needed: int = 0, temporary: Path | None = None) -> Iter
         done = _size(written)
         if temporary is not None:
             remove(temporary)
+        if number in DENIED:
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise DiskFull(number, _sentence(number, path, needed, done), str(path)) from error
 
 
@@ -106,12 +110,13 @@ def warn_if_short(folder: Path, needed: int, what: str) -> None:
 
 
 def _refused(error: Exception, temporary: Path | None) -> int | None:
-    """Return the number of the error if room was what was missing."""
+    """Return the number of the error if room or rights were what was missing."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno if error.errno in FULL else None
+        return error.errno if error.errno in (*FULL, *DENIED) else None
     if f"os error {errno.ENOSPC}" in str(error):
         return errno.ENOSPC
-    return _probe(temporary) if temporary is not None and temporary.is_file() else None
+    is_folder = temporary is not None and temporary.is_dir()
+    return None if temporary is None or is_folder else _probe(temporary)
 
 
 def _probe(file: Path) -> int | None:
@@ -122,7 +127,7 @@ def _probe(file: Path) -> int | None:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        return error.errno if error.errno in FULL else None
+        return error.errno if error.errno in (*FULL, *DENIED) else None
     return None
 
 
