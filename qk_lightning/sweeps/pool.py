@@ -75,9 +75,10 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop what still runs, and the fork server."""
+        """Stop what still runs, and the fork server; at once where Ctrl-C comes through."""
+        at_once = kind is not None and issubclass(kind, KeyboardInterrupt)
         try:
-            self.stop(GRACE_SECONDS)
+            self.stop(0.0 if at_once else GRACE_SECONDS)
         finally:
             if self._serving:
                 fork_server.stop()

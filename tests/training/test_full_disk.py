@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from started import started, until
 from test_run_stage import train, weights_of
 
 from qk_lightning.cli.main import main
@@ -169,3 +170,35 @@ def test_a_disk_fills_up(
     assert_whole(run)
     (disk / "ballast").unlink()
     assert_goes_on(run, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_checkpoint_over_a_size_limit_on_ranks(
+    run: RunFolder, straight: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    words = [*FIT, "trainer.devices=2", "trainer.strategy=fsdp"]
+    with limited(100_000), started(words, tmp_path / "log.txt") as command:
+        assert command.wait() == 1, command.said
+        until(lambda: not command.left(), 30, f"end of {command.left()}")
+    assert "qk fit: rank 0: DiskFull: [Errno 27] File too large (it takes " in command.said
+    assert str(run.checkpoints / "step=20.ckpt") in command.said
+    assert str(run.path / "ranks" / "0" / "log.txt") in command.said
+    assert "rank 1 lost the others" in command.said
+    assert "Traceback" not in command.said
+    assert run.status["state"] == "failed"
+    assert_whole(run)
+    run.remove()
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_first_step(
+    disk: Path, run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(disk, 1 << 20)
+    assert main([*FIT, "max_steps=1", "name=short"]) == 0
+    (said,) = [r.getMessage() for r in caplog.records if "checkpoints of short" in r.getMessage()]
+    sizes = [int(text.replace(",", "")) for text in re.findall(r"([\d,]+) bytes", said)]
+    each, needed, free = sizes
+    (file,) = plan_chain("tiny/stage1", ["max_steps=1", "name=short"])[0].folder.checkpoint_files()
+    assert needed == 3 * each > free
+    assert each < file.stat().st_size < 1.3 * each

@@ -13,6 +13,7 @@ from started import TORCHRUN, Started, last_step, ranks_of, started, until
 from test_run_stage import weights_of
 
 from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.run_folder import RunFolder
 
 pytestmark = [
@@ -134,3 +135,61 @@ def test_signals_under_torchrun(run: RunFolder, tmp_path: Path) -> None:
         assert not run.lock().is_held
         if target == "1":
             assert "exitcode  : 75" in command.said
+
+
+def test_sigterm_in_the_second_of_three_stages(tmp_path: Path) -> None:
+    words = ["all.max_steps=12", "all.trainer.checkpoint_every=100", "all.validation.num_images=0"]
+    words += ["all.trainer.devices=2", "all.trainer.strategy=fsdp"]
+    runs = [plan.folder for plan in plan_chain("tiny/stage3", words)]
+    command_words = ["fit", "tiny/stage3", *words]
+    with started(command_words, tmp_path / "log.txt") as command:
+        send(command, runs[1], signal.SIGTERM, "group")
+        assert_kept(command, runs[1], 75)
+    assert runs[0].is_done
+    assert not runs[2].has_config
+    step = runs[1].last_checkpoint_step
+    with started(command_words, tmp_path / "again.txt") as command:
+        assert command.wait() == 0, command.said
+    assert f"goes on from step {step}" in command.said
+    assert all(run.is_done for run in runs)
+
+
+SWEEP = """
+preset: tiny/stage1
+overrides:
+  - max_steps=60
+  - checkpoint_every=1000
+  - validation.num_images=0
+  - trainer.devices=2
+  - trainer.strategy=fsdp
+axes: {queries.num_queries: [1, 2]}
+seeds: [0]
+"""
+
+
+def test_sigterm_to_a_sweep_of_runs_on_ranks(root: Path, tmp_path: Path) -> None:
+    (root / "mine.yaml").write_text(SWEEP)
+    words = ["sweep", str(root / "mine.yaml")]
+
+    def steps() -> list[int]:
+        return [last_step(run) for run in list_runs()]
+
+    with started(words, tmp_path / "log.txt") as command:
+        ready = lambda: command.is_over() or len(steps()) == 2 and min(steps()) > 2  # noqa: E731
+        until(ready, 600, "steps", lambda: command.said)
+        os.kill(command.pid, signal.SIGTERM)
+        assert command.wait(120) == 75, command.said
+        until(lambda: not command.left(), 30, f"end of {command.left()}")
+    assert "stopping 2 runs: each ends its step and keeps it" in command.said
+    kept = {}
+    for run in list_runs():
+        assert run.status["state"] == "stopped"
+        assert run.last_checkpoint_step == last_step(run) > 0
+        assert not run.lock().is_held
+        kept[run.name] = run.last_checkpoint_step
+    with started(words, tmp_path / "again.txt") as command:
+        assert command.wait(900) == 0, command.said
+    for run in list_runs():
+        assert run.is_done
+        log = (run.path / "ranks" / "0" / "log.txt").read_text()
+        assert f"from its checkpoint, step {kept[run.name]}" in log
