@@ -16,7 +16,7 @@ import torch
 from qk_lightning.cli.main import main
 from qk_lightning.config.run_folder import RunFolder
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.usefixtures("tiny_presets"),
 ]
-STEPS = 100
+STEPS = 60
 WORDS = [
     f"max_steps={STEPS}",
     "checkpoint_every=1000",
