@@ -9,11 +9,8 @@ import argparse
 import errno
 import importlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from types import FrameType
 
 from qk_lightning.cli.parser import build_parser
 
@@ -26,7 +23,7 @@ GOES_ON = {
     "evaluate": "; the same command goes on with the pictures that are missing",
     "generate": "; the same command goes on: whole pictures stay until they are drawn anew",
 }
-STOPPING = (signal.SIGTERM, signal.SIGHUP)  # stop as Ctrl-C does: schedulers and closed terminals
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK = (errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 COMPLETING = "_ARGCOMPLETE"  # set by the shell when the tab key was pressed
 
@@ -38,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `qk`; by default those of the process.
 
     Returns:
-        0, 1 when a run failed, 2 for a user's mistake, 130 after Ctrl-C.
+        0, 1 when a run failed, 2 for a user's mistake, 130 after Ctrl-C, 75 where a scheduler
+        stopped it (SIGTERM, SIGUSR1, SIGUSR2).
     """
     parser = build_parser()
     if COMPLETING in os.environ:
@@ -70,18 +68,18 @@ def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 def _run(options: argparse.Namespace) -> int:
     from qk_lightning.config.arguments import check_once
     from qk_lightning.config.errors import ConfigError
+    from qk_lightning.sweeps.launch import RanksFailed
+    from qk_lightning.sweeps.stop_signals import as_ctrl_c, forget
 
     # Nothing of ours asks a hub for files that a path names; retries offline take a minute.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     module = importlib.import_module(options.module)
-    is_main = threading.current_thread() is threading.main_thread()  # only there are signals set
-    # Not those that nohup or a host program has set.
-    ours = [one for one in STOPPING if is_main and signal.getsignal(one) == signal.SIG_DFL]
+    forget()
     try:
-        for number in ours:
-            signal.signal(number, _stop)
-        check_once(getattr(options, "overrides", ()))
-        return int(getattr(module, options.function)(options))
+        with as_ctrl_c():
+            check_once(getattr(options, "overrides", ()))
+            code = int(getattr(module, options.function)(options))
+        return _stopped() if code == INTERRUPTED else code
     except ConfigError as error:
         print(f"qk {options.verb}: {error}", file=sys.stderr)
         return USER_ERROR
@@ -90,31 +88,35 @@ def _run(options: argparse.Namespace) -> int:
         return RUN_FAILED
     except KeyboardInterrupt:
         print(f"\nstopped{GOES_ON.get(options.verb, '')}", file=sys.stderr)
-        return INTERRUPTED
+        return _stopped()
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except Exception as error:
-        if (said := _of_the_disk(error)) is None:
+        said = str(error) if isinstance(error, RanksFailed) else None
+        if (said := _of_the_disk(error) or said) is None:
             raise
         print(f"qk {options.verb}: {said}", file=sys.stderr)
         return RUN_FAILED
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+
+
+def _stopped() -> int:
+    """Return the exit code of a command that was stopped; SLURM's job goes back to the queue."""
+    from qk_lightning.sweeps.stop_signals import exit_code, requeue
+
+    if said := requeue():
+        print(said, file=sys.stderr)
+    return exit_code()
 
 
 def _of_the_disk(error: Exception) -> str | None:
     """Say what the disk refused, None for an error of another kind."""
     number = error.errno if isinstance(error, OSError) else None
-    # safetensors says it in words alone
-    if number == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
+    # safetensors, and a rank, say it in words alone
+    words = (f"os error {errno.ENOSPC}", *(f"[Errno {full}]" for full in FULL))
+    if number in FULL or any(word in str(error) for word in words):
         return f"{error}\n    fix: no space left: free some, the same command goes on"
     return str(error) if number in DISK else None
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qk_lightning.config.chain import StagePlan, plan_chain
+from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.layers import full_key
@@ -48,6 +49,7 @@ def fit(options: argparse.Namespace) -> int:
     plans = plan_chain(options.preset, options.overrides)
     for plan in plans:
         check_tracking(plan.cfg)
+        check_writable(plan.folder.path)
     graph: Graph = build_graph([("", plans)])
     doomed: list[PlannedRun] = []
     if options.redo:

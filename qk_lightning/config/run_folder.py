@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from qk_lightning.config.atomic import write_json, write_text
+from qk_lightning.config.disk_space import room_for
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.removal import check_removable
@@ -169,7 +170,8 @@ class RunFolder:
             **changes: new values, such as `state="running"`.
         """
         stamp = {"host": socket.gethostname(), "pid": os.getpid(), "updated": time.time()}
-        write_json(self.path / "status.json", {**self.status, **changes, **stamp})
+        status = {**self.status, **changes, **stamp}
+        write_json(self.path / "status.json", status, or_in_place=True)
 
     def lock(self, wait: bool = True) -> FolderLock:
         """Lock the folder against a second process.
@@ -189,7 +191,7 @@ class RunFolder:
         file = self.path / "metrics.csv"
         is_new = not file.is_file()
         self.path.mkdir(parents=True, exist_ok=True)
-        with file.open("a", newline="") as handle:
+        with room_for(file), file.open("a", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
             if is_new:
                 writer.writerow(METRICS_HEADER)

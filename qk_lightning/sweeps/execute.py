@@ -129,7 +129,8 @@ class Executor:
                 self.outcome.interrupted = True
                 return self.outcome
             except Exception as error:
-                write_text(run.folder.path / ERROR_FILE, traceback.format_exc())
+                with contextlib.suppress(OSError):  # the disk may be what has failed
+                    write_text(run.folder.path / ERROR_FILE, traceback.format_exc())
                 self._take(Event(run.identity, "failed", f"{type(error).__name__}: {error}"))
                 raise
             self._take(Event(run.identity, "done", trained))
@@ -164,7 +165,7 @@ class Executor:
 
     def _fail(self, run: PlannedRun, error: str) -> None:
         # Another process may train it by now: the status is that one's, and nothing waits here.
-        with contextlib.suppress(LockHeld), run.folder.lock(wait=False):
+        with contextlib.suppress(LockHeld, OSError), run.folder.lock(wait=False):
             if not run.folder.is_done:
                 run.folder.write_status(state="failed", error=error)
         if run.folder.is_done:

@@ -7,17 +7,21 @@ and none outlives the process that started them. Under torchrun or SLURM nothing
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.sweeps.pool import Event, Pool
-from qk_lightning.sweeps.worker import ERROR_FILE, Job
+from qk_lightning.sweeps.pool import GRACE_SECONDS, STOP_SECONDS, Event, Pool
+from qk_lightning.sweeps.stop_signals import as_ctrl_c, remember
+from qk_lightning.sweeps.worker import ERROR_FILE, LOG_FILE, Job
 
 if TYPE_CHECKING:
     from qk_lightning.sweeps.graph import PlannedRun
@@ -25,7 +29,14 @@ if TYPE_CHECKING:
 
 TRAIN_RANK = "qk_lightning.sweeps.launch:train_rank"
 FOLDER = "ranks"  # in the run folder: a log and a traceback a rank
+RUN_ID = "qk"  # torchrun's own are other
 LAST_WORDS = 3.0  # seconds: the rank that fell is rarely the first to be heard
+# What a rank says that lost another: gloo, the store, NCCL.
+LOST = ("Connection closed", "Connection reset", "Broken pipe", "DistNetworkError", "NCCL", "Lost:")
+
+
+class RanksFailed(RuntimeError):  # noqa: N818 - it names a state, and reads so where it is caught
+    """A rank of a run failed; the message names it, why, and its log."""
 
 
 def started_rank(devices: int) -> int | None:
@@ -75,34 +86,72 @@ def train_on_ranks(
         seconds_before: what the run had taken when it was last stopped.
 
     Raises:
-        RuntimeError: a rank failed; the message says what each one said.
+        RanksFailed: a rank failed; the message says what each one said.
+        KeyboardInterrupt: this process or a rank was asked to stop; the running step is kept.
     """
     count, port = cfg.trainer.devices, _free_port()
-    with Pool(count, max(1, _threads() // count)) as pool:
-        for rank in range(count):
-            folder = run.path / FOLDER / str(rank)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ERROR_FILE).unlink(missing_ok=True)
-            arguments = (str(run.path), rank_variables(rank, count, port), seconds_before)
-            pool.submit(Job(f"rank {rank}", TRAIN_RANK, arguments, folder, reports=True))
-        failed: dict[str, str] = {}
-        while pool.running and not failed:
-            for event in pool.events():
-                _take(event, report, failed)
-        deadline = time.monotonic() + LAST_WORDS
-        while failed and pool.running and time.monotonic() < deadline:
+    fates = _Fates(run)
+    with as_ctrl_c(), Pool(count, max(1, _threads() // count)) as pool:
+        try:
+            for rank in range(count):
+                folder = run.path / FOLDER / str(rank)
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / ERROR_FILE).unlink(missing_ok=True)
+                arguments = (str(run.path), rank_variables(rank, count, port), seconds_before)
+                pool.submit(Job(f"rank {rank}", TRAIN_RANK, arguments, folder, reports=True))
+            fates.follow(pool, report)
+        except KeyboardInterrupt:
+            print("stopping: the ranks end their step and keep it", file=sys.stderr, flush=True)
+            pool.terminate()
+            fates.stopped.add("")
+            fates.follow(pool, None, STOP_SECONDS)
+    fates.tell()
+
+
+@dataclass
+class _Fates:
+    """How the ranks of a run ended."""
+
+    run: RunFolder
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)  # "": this process, which asked them all
+
+    def follow(self, pool: Pool, report: Report | None, seconds: float = float("inf")) -> None:
+        """Wait until all have ended, or until one has fallen and the others had time to say so."""
+        deadline = time.monotonic() + seconds
+        while pool.running and time.monotonic() < deadline:
+            known = len(self.failed), len(self.stopped)
             for event in pool.events(timeout=0.5):
-                _take(event, None, failed)
-    if failed:
-        said = "; ".join(f"{rank}: {error}" for rank, error in sorted(failed.items()))
-        raise RuntimeError(f"{said} (see {run.path / FOLDER})")
+                self._take(event, report)
+            if known == (0, 0) and self.stopped:  # the others end that step too
+                deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+            if not known[0] and self.failed:
+                deadline = min(deadline, time.monotonic() + LAST_WORDS)
 
+    def _take(self, event: Event, report: Report | None) -> None:
+        if event.kind == "failed":
+            self.failed[event.key] = str(event.data)
+        elif event.kind == "stopped":
+            if not self.stopped:
+                remember(signal.SIGTERM)  # the one signal that a rank of ours listens to
+            self.stopped.add(event.key)
+        elif event.kind == "progress" and report is not None:
+            report(event.data)
 
-def _take(event: Event, report: Report | None, failed: dict[str, str]) -> None:
-    if event.kind == "failed":
-        failed[event.key] = str(event.data)
-    elif event.kind == "progress" and report is not None:
-        report(event.data)
+    def tell(self) -> None:
+        """Raise what came of it: the rank that fell, before those that lost it."""
+        lost = {rank for rank, error in self.failed.items() if any(word in error for word in LOST)}
+        causes = self.failed.keys() - lost
+        if self.stopped and not causes:
+            raise KeyboardInterrupt
+        if not self.failed:
+            return
+        said = [f"{rank}: {self.failed[rank]} ({self._log(rank)})" for rank in sorted(causes)]
+        said += [f"{rank} lost the others: {self.failed[rank]}" for rank in sorted(lost)]
+        raise RanksFailed("; ".join(said))
+
+    def _log(self, rank: str) -> Path:
+        return self.run.path / FOLDER / rank.removeprefix("rank ") / LOG_FILE
 
 
 def train_rank(
@@ -139,7 +188,7 @@ def rank_variables(rank: int, count: int, port: int) -> dict[str, str]:
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "qk",
+        "TORCHELASTIC_RUN_ID": RUN_ID,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }

@@ -6,24 +6,25 @@ that dies without a word (out of memory, kill -9) is noticed by its sentinel; th
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
-from qk_lightning.sweeps.worker import Job, Surroundings, thread_variables, work
+from qk_lightning.sweeps import fork_server
+from qk_lightning.sweeps.stop_signals import INTERRUPTED, TRY_AGAIN
+from qk_lightning.sweeps.worker import Job, Surroundings, work
 
 PRELOAD = "qk_lightning.sweeps.preload"
 GRACE_SECONDS = 20.0
+STOP_SECONDS = 600.0  # for the running step and its checkpoint; who cannot wait signals again
+STOPPED = (INTERRUPTED, TRY_AGAIN, -signal.SIGTERM)  # exit codes
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Event:
 
     Args:
         key: the job's key.
-        kind: `progress`, `done` or `failed`.
+        kind: `progress`, `done`, `failed`, or `stopped` for one that was asked to stop.
         data: a dict of the run's progress, the job's result, or the error as text.
     """
 
@@ -74,21 +75,13 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop what still runs, and the fork server."""
-        self.stop()
-        if self._serving:
-            _stop_fork_server()
-
-    def _serve(self) -> None:
-        """Start a fork server of our own: one that stands has older code and variables."""
-        _stop_fork_server()
-        self._context.set_forkserver_preload([self.preload])
-        # OpenMP reads its variable when torch is imported, which the fork server does; and it
-        # finds modules by its own path, not by ours.
-        variables = {**thread_variables(self.threads), "PYTHONPATH": os.pathsep.join(sys.path)}
-        with _environment(variables), _no_main():
-            forkserver.ensure_running()
-        self._serving = True
+        """Stop what still runs, and the fork server; at once where Ctrl-C comes through."""
+        at_once = kind is not None and issubclass(kind, KeyboardInterrupt)
+        try:
+            self.stop(0.0 if at_once else GRACE_SECONDS)
+        finally:
+            if self._serving:
+                fork_server.stop()
 
     @property
     def free(self) -> int:
@@ -118,13 +111,14 @@ class Pool:
         """
         assert self.free > 0, "submit() needs a free slot"
         if not self._serving:
-            self._serve()
+            self._serving = True
+            fork_server.start(self.threads, self.preload)
         receiver, sender = self._context.Pipe(duplex=False)
         surroundings = Surroundings(dict(os.environ), os.getcwd(), self.threads)
         process = self._context.Process(
             target=work, args=(job, sender, surroundings), name=job.key, daemon=False
         )
-        with _no_main():
+        with fork_server.no_main():
             process.start()
         sender.close()
         self._members[job.key] = _Member(process, receiver)
@@ -153,7 +147,8 @@ class Pool:
         except (EOFError, ConnectionResetError):
             member.process.join()
             del self._members[key]
-            yield Event(key, "failed", _cause_of_death(member.process.exitcode))
+            code = member.process.exitcode
+            yield Event(key, "stopped" if code in STOPPED else "failed", _cause_of_death(code))
             return
         if kind != "progress":
             member.process.join(GRACE_SECONDS)
@@ -163,18 +158,20 @@ class Pool:
             del self._members[key]
         yield Event(key, kind, data)
 
-    def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """End all running jobs: SIGTERM first, and SIGKILL for what has not ended in time.
+    def terminate(self) -> None:
+        """Ask all running jobs to stop: a run that trains ends its step and keeps it."""
+        for member in self._members.values():
+            member.process.terminate()
 
-        A run that trains ends its step and keeps it.
+    def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
+        """End all running jobs: SIGTERM first, and SIGKILL for what has not ended in time.
 
         Args:
             grace_seconds: how long they may take; a further Ctrl-C cuts it short.
         """
-        for member in self._members.values():
-            member.process.terminate()
-        deadline = time.monotonic() + grace_seconds
         try:
+            self.terminate()
+            deadline = time.monotonic() + grace_seconds
             for member in self._members.values():
                 member.process.join(max(0.0, deadline - time.monotonic()))
         finally:
@@ -187,48 +184,10 @@ class Pool:
 
 
 def _cause_of_death(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
+    if exit_code is not None and exit_code < 0 and -exit_code in list(signal.Signals):
         name = signal.Signals(-exit_code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
+    if exit_code in STOPPED:
+        return f"it was stopped from outside, with exit code {exit_code}"
     return f"its process ended with exit code {exit_code} and no word"
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the length of a `with` block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """Hide the main module for the length of a `with` block.
-
-    A member would run it again: a script without `if __name__ == "__main__"` would start itself
-    anew in each. A job names its function by module, so nothing of it is needed.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _stop_fork_server() -> None:
-    # Python has no public way to end it before its parent ends. Killed, it need not first finish
-    # its imports; its members have ended by then.
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(server._forkserver_pid, signal.SIGKILL)
-    server._stop()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.atomic import write_text
+from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
 from qk_lightning.sweeps.file import SweepFile
@@ -102,6 +103,7 @@ def run_sweep(
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)
+            check_writable(stage.folder.path)
     doomed: list[PlannedRun] = []
     if redo:
         plan, doomed = redo_sweep(plan)

@@ -32,6 +32,7 @@ from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
 from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
+from qk_lightning.training.checkpoint_size import warn_before
 from qk_lightning.training.checkpoints import KEPT, keep_newest, step_of
 from qk_lightning.training.ema import EMACallback
 from qk_lightning.training.quiet import quiet_lightning
@@ -104,13 +105,13 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         print("\n".join(describe(entries, cfg.trainable, step)))
         write_json(run.path / "parameters.json", count_parameters(system.parts))
         write_json(run.provenance_json, provenance.collect())
+        warn_before(run, system.parts, cfg, KEPT)
     data = system.data_module(world, None)
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *(_tracker(run, cfg) if ranks.is_first else [])]
     watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
-    if not ranks.joined:  # ranks would have to agree on the step
-        watchers.append(StopBetweenSteps(run))
+    watchers.append(StopBetweenSteps(run, ranks))
     trainer = make_trainer(run, cfg, data, watchers, loggers, ranks, Start(entries, checkpoint))
     device = trainer.strategy.root_device
     if system.wants_latents:

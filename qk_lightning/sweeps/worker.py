@@ -6,6 +6,7 @@ nothing. The process ends when the one that started it dies, however that died.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -21,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.sweeps.stop_signals import STOP_SIGNALS, TRY_AGAIN, exit_code
 
 if TYPE_CHECKING:
     from qk_lightning.training.callbacks import Report
 
-ORPHANED = 75
-STOPPED = 130
+ORPHANED = TRY_AGAIN
 LOG_FILE = "log.txt"
 ERROR_FILE = "error.txt"
 
@@ -85,11 +86,12 @@ def work(job: Job, sender: connection.Connection, surroundings: Surroundings) ->
         function = load_target(job.target)
         result = function(*job.arguments, *((report,) if job.reports else ()))
     except KeyboardInterrupt:  # the parent stopped it between two steps
-        sys.exit(STOPPED)
+        sys.exit(exit_code())
     except Exception as error:
-        traceback.print_exc()
-        write_text(job.folder / ERROR_FILE, traceback.format_exc())
         sender.send(("failed", f"{type(error).__name__}: {first_line(error)}"))
+        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the disk may be what has failed
+            write_text(job.folder / ERROR_FILE, traceback.format_exc())
         sys.exit(1)
     sender.send(("done", result))
 
@@ -150,9 +152,10 @@ def run_once(folder: str, target: str, report: Report | None = None) -> bool:
 def _settle(job: Job, surroundings: Surroundings) -> None:
     """Prepare this process: signals, watchdog, environment, threads, log."""
     # Ctrl-C, or a closed terminal, reaches all its processes; the parent decides what to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # as the fork server has them
     threading.Thread(target=_die_with_parent, name="watch-parent", daemon=True).start()
     os.environ.clear()
     os.environ.update(surroundings.environment)

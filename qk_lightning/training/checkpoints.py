@@ -14,6 +14,7 @@ from qk_lightning.config.atomic import aside
 from qk_lightning.config.resume import step_in_name
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.training.checkpoint_record import DamagedCheckpointError, read_whole
+from qk_lightning.training.checkpoint_size import size_of
 
 KEPT = 2
 log = logging.getLogger("qk_lightning")
@@ -36,7 +37,7 @@ class AsideCheckpointIO(TorchCheckpointIO):
             path: `checkpoints/step=<n>.ckpt`.
             storage_options: not used, as Lightning has it.
         """
-        with aside(Path(path)) as temporary:
+        with aside(Path(path), size_of(checkpoint)) as temporary:
             torch.save(checkpoint, temporary)
 
 

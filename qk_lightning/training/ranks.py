@@ -6,6 +6,7 @@ sets. They join before anything is read, so that the first one decides for all.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from omegaconf import DictConfig
 from torch import distributed
 
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.sweeps.launch import RUN_ID
+from qk_lightning.training.lost_ranks import end_with_launcher, wait_for_key
 
 Value = TypeVar("Value")
-LONGEST_WAIT = timedelta(days=30)  # for the first rank, while it scores
+LAST_TO_LEAVE = timedelta(seconds=30)
+log = logging.getLogger("qk_lightning")
 
 
 @dataclass(frozen=True)
@@ -71,22 +75,40 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
+    def largest(self, value: int) -> int:
+        """Return the largest of all processes' numbers; all must call it.
+
+        Args:
+            value: this process's. It goes from CPU to CPU, so no GPU is waited for.
+        """
+        if not self.joined or self.world_size == 1:
+            return value
+        numbers = torch.tensor([value], dtype=torch.int32)
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+        return int(numbers)
+
     def end_together(self, key: str) -> None:
         """Hold the others until the first process is here; no collective, which would time out.
 
         Args:
             key: names what ends; once a process group.
+
+        Raises:
+            RankLost: the first process is gone.
         """
         if not self.joined or self.world_size == 1:
             return
         store = distributed.distributed_c10d._get_default_store()
         others = [f"heard/{key}/{rank}" for rank in range(1, self.world_size)]
-        if self.is_first:
-            store.set(f"ended/{key}", "1")
-            store.wait(others)  # the store lives in this process
-        else:
-            store.wait([f"ended/{key}"], LONGEST_WAIT)
+        if not self.is_first:
+            wait_for_key(store, f"ended/{key}")
             store.set(others[self.rank - 1], "1")
+            return
+        store.set(f"ended/{key}", "1")
+        try:
+            store.wait(others, LAST_TO_LEAVE)  # the store may live in this process
+        except RuntimeError as error:
+            log.warning("the run is whole, but not every rank has heard of it: %s", error)
 
 
 def join(options: DictConfig) -> Ranks:
@@ -117,6 +139,8 @@ def join(options: DictConfig) -> Ranks:
     if not distributed.is_initialized():
         os.environ["MASTER_ADDR"] = started.main_address
         os.environ["MASTER_PORT"] = str(started.main_port)
+        if by_torchrun and os.environ["TORCHELASTIC_RUN_ID"] != RUN_ID:
+            end_with_launcher()
         distributed.init_process_group(
             _backend(options.accelerator, started.local_rank()), rank=rank, world_size=world_size
         )
