@@ -7,6 +7,7 @@ import shutil
 import time
 
 import pytest
+from away_server import wait_for
 from PIL import Image
 
 from qk_lightning.cli.main import main
@@ -14,7 +15,6 @@ from qk_lightning.tracking.mlflow_evaluation import log_evaluation
 from qk_lightning.tracking.mlflow_runs import is_logged, log_sweep
 from qk_lightning.tracking.mlflow_store import (
     RECORD,
-    log_run_artifacts,
     make_client,
     stage_logger,
     store_file,
@@ -36,14 +36,13 @@ def train(folder):
         logger.log_metrics(values, step)
     folder.append_metrics(10, {"val/loss": float("nan"), "eval/scenes/colours": 0.25})
     logger.log_metrics({"val/loss": float("nan"), "eval/scenes/colours": 0.25}, 9)
-    logger.finalize("success")
     final = folder.samples / "final"
     final.mkdir(parents=True)
     (final / "prompts.json").write_text(json.dumps([{"id": "a", "task": "edit", "prompt": "hat"}]))
     Image.new("RGB", (8, 8)).save(final / "a.png")
     Image.new("RGB", (8, 8)).save(folder.samples / "step_000005.png")
     folder.provenance_json.write_text("{}")
-    log_run_artifacts(folder)
+    logger.finish()
     finish(folder)
     return logger.run_id
 
@@ -229,7 +228,8 @@ def test_a_killed_run_is_no_longer_shown_as_running(store, make_run):
     run = make_run("gone-0000000001")
     logger = stage_logger(run, run.config)
     logger.log_metrics({"train/loss": 1.0}, 0)
-    logger.flush()
+    wait_for(lambda: logger.run_id)
+    logger.sender._closed = True  # as if killed
     run.write_status(state="running", step=1)  # and nobody holds its lock
     client = make_client()
     assert client.get_run(logger.run_id).info.status == "RUNNING"
