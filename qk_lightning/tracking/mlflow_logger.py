@@ -19,9 +19,9 @@ from mlflow.tracking import MlflowClient  # noqa: F401 - imported here, and not 
 from omegaconf import DictConfig
 
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.tracking.mlflow_sender import STOPPED_SECONDS, Sender
+from qk_lightning.tracking.mlflow_sender import Sender
 from qk_lightning.tracking.mlflow_session import Session
-from qk_lightning.tracking.mlflow_store import RETRIES, metric_key, storable
+from qk_lightning.tracking.mlflow_store import PATIENCE, RETRIES, metric_key, storable
 
 NOT_SHOWN = "epoch"  # Lightning's own bookkeeping; metrics.csv leaves it out too
 
@@ -39,9 +39,10 @@ class StageLogger(Logger):
 
     def __init__(self, folder: RunFolder, cfg: DictConfig) -> None:
         super().__init__()
-        os.environ.setdefault(RETRIES, "0")  # the thread has pauses of its own
+        if os.environ.get(RETRIES, PATIENCE[RETRIES]) == PATIENCE[RETRIES]:  # not a user's own
+            os.environ[RETRIES] = "0"  # the thread has pauses of its own
         self._folder = folder
-        self.sender = Sender(folder, lambda: Session(folder, cfg))
+        self.sender = Sender(folder, lambda sent: Session(folder, cfg, sent))
 
     @property
     def name(self) -> str:
@@ -102,7 +103,7 @@ class StageLogger(Logger):
         if status == "success":  # the weights are scored next, and `finish` closes
             return
         if isinstance(sys.exception(), KeyboardInterrupt):
-            self.sender.end("KILLED", seconds=STOPPED_SECONDS)
+            self.sender.end("KILLED", is_stopped=True)
         else:
             self.sender.end("FAILED")
 

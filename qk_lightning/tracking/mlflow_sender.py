@@ -36,9 +36,10 @@ FLUSH_SECONDS = 5.0
 PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # between the tries of an outage
 MAX_WAITING = 50_000  # points: some 10 MB
 MAX_PICTURES = 100
-LAST_SECONDS = 5.0  # without a word from the store, at the end
-LAST_SECONDS_SQLITE = 30.0  # the first run makes the file, which takes seconds
-STOPPED_SECONDS = 2.0  # after Ctrl-C
+# Without a word from the store: at the end of a run, and after Ctrl-C. A file hangs only where it
+# is locked, and the first run makes it, which takes seconds.
+LAST_SECONDS = {"server": 5.0, "file": 30.0}
+STOPPED_SECONDS = {"server": 2.0, "file": 10.0}
 THREAD = "qk-mlflow"
 log = logging.getLogger("qk_lightning")
 
@@ -48,10 +49,11 @@ class Sender:
 
     Args:
         run: the run's folder.
-        connect: finds or makes the MLflow run; called in the thread until it succeeds.
+        connect: finds or makes the MLflow run, and tells of each call that went well; called in
+            the thread until it succeeds.
     """
 
-    def __init__(self, run: RunFolder, connect: Callable[[], Session]) -> None:
+    def __init__(self, run: RunFolder, connect: Callable[[Callable[[], None]], Session]) -> None:
         self.run = run
         self.session: Session | None = None
         self._connect = connect
@@ -92,26 +94,25 @@ class Sender:
                 self._pictures.append(picture)
         self._start()
 
-    def end(self, status: str, with_files: bool = False, seconds: float | None = None) -> bool:
+    def end(self, status: str, with_files: bool = False, is_stopped: bool = False) -> bool:
         """Try once more to send what is left, close the MLflow run, and stop.
 
         Args:
             status: MLflow's word for how the run ended.
             with_files: send the run's files too.
-            seconds: give up after so long without an answer; None for what suits the store.
+            is_stopped: the user stopped the run, and waits.
 
         Returns:
             Whether MLflow shows all of the run now. What it lacks is marked in the run folder.
         """
         if self._closed:
             return self._ended
-        if seconds is None:
-            seconds = LAST_SECONDS if store_folder() is None else LAST_SECONDS_SQLITE
+        seconds = STOPPED_SECONDS if is_stopped else LAST_SECONDS
         with self._changed:
             self._status, self._with_files = status, with_files
         self._start()
         try:
-            self._wait(seconds)
+            self._wait(seconds["server" if store_folder() is None else "file"])
         finally:
             with self._changed:
                 self._closed = True
@@ -144,7 +145,7 @@ class Sender:
     def _end_at_exit(self) -> None:
         """Close what nobody closed, as after an error while the weights are scored."""
         failed = self.run.status.get("state") == "failed"
-        self.end("FAILED" if failed else "KILLED", seconds=STOPPED_SECONDS)
+        self.end("FAILED" if failed else "KILLED", is_stopped=True)
 
     def _work(self) -> None:
         """Send until the end; this is the thread."""
@@ -175,7 +176,7 @@ class Sender:
                 return
             status = self._status  # once it is there, nothing is queued any more
         if self.session is None:
-            session = self._connect()
+            session = self._connect(self._hear)
             with self._changed:
                 first = self._points[0].step if self._points else sys.maxsize
             self._fill(session.missing(first))

@@ -34,18 +34,22 @@ class Session:
     Args:
         run: the run's folder.
         cfg: its resolved configuration.
+        sent: called after each call that went well.
     """
 
-    def __init__(self, run: RunFolder, cfg: DictConfig) -> None:
+    def __init__(self, run: RunFolder, cfg: DictConfig, sent: Callable[[], None]) -> None:
         self.run = run
         _keep_quiet(threading.current_thread().name)
         experiment_id = ensure_store(cfg.tracking.experiment)
+        sent()
         self.client = make_client()
         started = milliseconds(run.status.get("started"))
         self.run_id, stood = find_or_make_run(self.client, run, experiment_id, started)
+        sent()
         if stood:
             self.client.update_run(self.run_id, status="RUNNING")
         describe_run(self.client, self.run_id, run, cfg)
+        sent()
         # What a process before this one sent, past the checkpoint too.
         self._shown: dict[Place, list[Metric]] = {}
         if stood:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from qk_lightning.cli.main import main
 from qk_lightning.tracking.mlflow_evaluation import log_evaluation
+from qk_lightning.tracking.mlflow_files import TOKEN
 from qk_lightning.tracking.mlflow_runs import is_logged, log_sweep
 from qk_lightning.tracking.mlflow_store import (
     RECORD,
@@ -20,6 +21,8 @@ from qk_lightning.tracking.mlflow_store import (
     store_file,
 )
 from qk_lightning.tracking.rebuild import rebuild
+
+OURS = ("mlflow.note.content", TOKEN)  # with ids of the MLflow runs
 
 
 def finish(folder, step=10):
@@ -87,7 +90,7 @@ def view():
             )
             for key in run.data.metrics
         }
-        tags = {k: v.replace(run_id, "ID") for k, v in run.data.tags.items() if "note" not in k}
+        tags = {k: v.replace(run_id, "ID") for k, v in run.data.tags.items() if k not in OURS}
         shown[run.info.run_name] = {
             "params": run.data.params,
             "histories": histories,
