@@ -23,6 +23,7 @@ from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.worker import Job
+from qk_lightning.tracking.mlflow_missed import count_missed
 from qk_lightning.tracking.mlflow_runs import is_logged
 from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
 
@@ -63,6 +64,8 @@ class SweepResult:
         if self.outcome.interrupted:
             lines.append("stopped; finished runs are kept, and the same command goes on from here")
         lines += [f"not in MLflow: {self.tracking_error}"] if self.tracking_error else []
+        if missed := count_missed(run.folder for run in self.plan.graph.values()):
+            lines.append(f"MLflow lacks some of {missed} runs: qk track sync")
         lines.append(f"report  {self.report}")
         if self.mlflow_uri:
             lines.append(f"MLflow  {self.mlflow_uri}")

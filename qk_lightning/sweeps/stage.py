@@ -30,6 +30,7 @@ from qk_lightning.sweeps.score import score
 from qk_lightning.sweeps.trainer import ctrl_c, make_trainer
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
+from qk_lightning.tracking.mlflow_missed import describe_missed
 from qk_lightning.tracking.settings import note_settings
 from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
@@ -68,6 +69,8 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
         state = "failed" if isinstance(error, Exception) else "stopped"
         run.write_status(state=state, error=f"{type(error).__name__}: {error}", seconds=seconds)
         raise
+    if not alone and (missed := describe_missed(run)):  # a rank's log has it, which nobody reads
+        log.warning("%s", missed)
     seconds = seconds_before + time.perf_counter() - started
     run.write_status(state="done", step=cfg.trainer.max_steps, seconds=seconds, finished=_now())
 

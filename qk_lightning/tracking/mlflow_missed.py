@@ -6,6 +6,7 @@ sent: whatever ends the process in between, the mark says so. Needs no MLflow.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -40,6 +41,15 @@ def forget_missed(run: RunFolder) -> None:
         run: the run's folder.
     """
     (run.path / MISSED).unlink(missing_ok=True)
+
+
+def count_missed(runs: Iterable[RunFolder]) -> int:
+    """Count the runs that MLflow does not show in full.
+
+    Args:
+        runs: the runs' folders.
+    """
+    return sum((run.path / MISSED).is_file() for run in runs)
 
 
 def describe_missed(run: RunFolder) -> str:

@@ -225,18 +225,18 @@ class Sender:
 
     def _answer(self, is_end: bool) -> None:
         """Note that the store has all there is by now."""
-        if self._closed:
-            return
-        forget_missed(self.run)
-        if self._failures:
+        with self._changed:
+            if self._closed:
+                return
+            forget_missed(self.run)
+            self._tries += 1
+            failures, self._failures = self._failures, 0
+            self._ended = is_end
+            self._changed.notify_all()
+        if failures:
             seconds = time.monotonic() - self._away_since
             text = "MLflow answers again after %.0f s, and has all of %s so far"
             log.warning(text, seconds, self.run.name)
-        with self._changed:
-            self._tries += 1
-            self._failures = 0
-            self._ended = is_end
-            self._changed.notify_all()
 
     def _fail(self, error: Exception) -> None:
         """Note that the store is away; say so once an outage."""

@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.usefixtures("shared_presets"),
     pytest.mark.filterwarnings("ignore"),
 ]
-STEPS, AWAY_AT = 300, 60
+STEPS, AWAY_AT = 120, 40
 QUICK = [
     "all.trainer.checkpoint_every=100",
     "all.validation.num_images=0",
@@ -142,7 +142,7 @@ def test_a_server_that_comes_back_within_the_run_gets_all(server, caplog):
         server.signal(signal.SIGSTOP)
         threading.Timer(8.0, server.signal, [signal.SIGCONT]).start()
 
-    run = train(10, Watch(pause), "max_steps=600")
+    run = train(10, Watch(pause), "max_steps=400")
     assert caplog.text.count("does not answer") == 1
     assert caplog.text.count("answers again") == 1
     assert_shown(run)
@@ -200,3 +200,43 @@ def test_ctrl_c_ends_a_process_whose_server_hangs(root):
     assert said.count(f"qk track sync {run.name}") == 1
     assert main(["track", "sync", run.name]) == 0
     assert_shown(RunFolder(run.path))
+
+
+@pytest.mark.distributed
+def test_two_ranks_killed_and_one_that_goes_on_are_one_mlflow_run(root, capsys):
+    words = ["fit", "tiny/stage1", *QUICK, "max_steps=60", "seed=40"]
+    words += ["all.trainer.checkpoint_every=20"]
+    two = [sys.executable, "-m", "qk_lightning", *words, "trainer.devices=2"]
+    process = subprocess.Popen(two, stdout=subprocess.DEVNULL)
+    try:
+        found = lambda: [run for run in list_runs() if "seed=40" in run.overrides]  # noqa: E731
+        wait_for(lambda: any(run.last_checkpoint_step and run.read_json(RECORD)
+                             and len(run.metrics()) > 25 for run in found()), 300)  # fmt: skip
+    finally:
+        process.kill()  # its ranks end with it
+        process.wait()
+    (run,) = found()
+    wait_for(lambda: not run.lock().is_held)
+    begun = run.read_json(RECORD)["run_id"]
+    step = run.last_checkpoint_step
+    assert main(words) == 0
+    assert run.is_done
+    client = make_client()
+    assert run.read_json(RECORD)["run_id"] == begun
+    shown = client.get_run(begun)
+    assert shown.data.tags["qk.changed.trainer.devices"] == f"2 -> 1 at step {step}"
+    assert shown.data.tags["qk.changed.num_ranks"] == f"2 -> 1 at step {step}"
+    assert shown.data.params["trainer.devices"] == "2"
+    names = [found.info.run_name for found in client.search_runs([shown.info.experiment_id])]
+    assert names.count(run.name) == 1
+    newest = {}
+    for point in sorted(client.get_metric_history(begun, "train/loss"), key=lambda p: p.timestamp):
+        newest[point.step] = point.value
+    rows = [row for row in run.metrics() if row["metric"] == "train/loss"]
+    assert newest == {row["step"]: row["value"] for row in rows}
+    assert len(rows) == 60
+    capsys.readouterr()
+    assert main(["track", "sync", run.name]) == 0
+    assert "keep 1" in capsys.readouterr().out
+    assert main(["runs", "show", run.name]) == 0
+    assert f"trainer.devices: 2 -> 1 from step {step} on" in capsys.readouterr().out

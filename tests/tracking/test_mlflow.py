@@ -182,3 +182,12 @@ def test_an_address_that_cannot_work_is_refused_before_anything_runs(address, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         mlflow_store.check_store()
+
+
+@pytest.mark.slow
+def test_a_run_without_tracking_trains_where_mlflow_is_not_installed(tiny_presets):
+    code = "import sys; sys.modules['mlflow'] = None\n"
+    code += "from qk_lightning.cli.main import main\n"
+    words = ["all.validation.num_images=0", "all.tracking.name=none", "all.max_steps=2"]
+    code += f"sys.exit(main({['fit', 'tiny/stage1', *words]!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
