@@ -233,8 +233,9 @@ def _add_tracking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     ui = _verb(verbs, "ui", "ui", "serve MLflow's page over all runs and sweeps")
     ui.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     ui.add_argument("--port", type=int, default=None, help="default: the first free from 5000")
-    track = _verb(verbs, "track", "track", "make MLflow's view anew from the run folders")
-    track.add_argument("action", choices=["rebuild"])
+    track = _verb(verbs, "track", "track", "send MLflow what it missed, or make its view anew")
+    track.add_argument("action", choices=["sync", "rebuild"])
+    track.add_argument("run", nargs="?", default="all", help="one run alone (sync; default all)")
     track.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 

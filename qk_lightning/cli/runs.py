@@ -12,7 +12,9 @@ from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.paths import runs_root, user_path
 from qk_lightning.config.removal import check_removable
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.tracking.mlflow_missed import describe_missed
 from qk_lightning.tracking.provenance import describe_changes, source_changes
+from qk_lightning.tracking.settings import describe_settings
 
 NUM_ARGUMENTS = {"list": 0, "show": 1, "rm": 1, "export": 3}
 
@@ -83,6 +85,8 @@ def _show(text: str) -> int:
         print(f"{entry.get('part', '?')!s:<14}{entry.get('action', '?')!s:<12}{origin}")
     for metric, value in sorted(run.last_metrics().items()):
         print(f"{metric:<40}{value:>12.5g}")
+    for line in [*describe_settings(run), *filter(None, [describe_missed(run)])]:
+        print(line)
     if changed := source_changes(run):
         print(f"done by other code: {describe_changes(changed, len(changed))}")
     return 0

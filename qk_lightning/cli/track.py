@@ -1,4 +1,4 @@
-"""`qk track rebuild`: MLflow's view made anew from the run folders."""
+"""`qk track`: MLflow's view brought up to the run folders, or made anew from them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.tracking.mlflow_store import check_store, store_uri
 
 if TYPE_CHECKING:
@@ -16,21 +17,31 @@ FAILED = 1
 
 
 def track(options: argparse.Namespace) -> int:
-    """Rebuild the view, or say what that would do.
+    """Send what the view lacks, or rebuild it, or say what that would do.
 
     Args:
         options: the parsed command line.
 
     Returns:
         0, 1 where the store cannot be used.
+
+    Raises:
+        ConfigError: there is no such run, or no MLflow.
     """
     check_store()
+    if options.action == "rebuild" and options.run != "all":
+        fix = f"qk track sync {options.run}, or qk track rebuild"
+        raise ConfigError(Problem("track rebuild", options.run, "no run: it looks at all", fix))
     print(f"MLflow store {store_uri()}", flush=True)
     from qk_lightning.tracking.mlflow_store import outages
     from qk_lightning.tracking.rebuild import rebuild
+    from qk_lightning.tracking.sync import sync
 
     try:
-        deeds = rebuild(options.dry_run, _say)
+        if options.action == "sync":
+            deeds = sync(options.run, options.dry_run, _say)
+        else:
+            deeds = rebuild(options.dry_run, _say)
     except outages() as error:
         print(f"qk track: the store cannot be used: {error}", file=sys.stderr)
         return FAILED

@@ -30,6 +30,8 @@ from qk_lightning.sweeps.score import score
 from qk_lightning.sweeps.trainer import ctrl_c, make_trainer
 from qk_lightning.systems.base import System, build_system
 from qk_lightning.tracking import mlflow_store, provenance
+from qk_lightning.tracking.mlflow_missed import describe_missed
+from qk_lightning.tracking.settings import note_settings
 from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
 from qk_lightning.training.checkpoint_size import warn_before
@@ -69,6 +71,8 @@ def run_stage(folder: str | Path, report: Report | None = None) -> None:
         state = "failed" if isinstance(error, Exception) else "stopped"
         run.write_status(state=state, error=f"{type(error).__name__}: {error}", seconds=seconds)
         raise
+    if not alone and (missed := describe_missed(run)):  # a rank's log has it, which nobody reads
+        log.warning("%s", missed)
     seconds = seconds_before + time.perf_counter() - started
     run.write_status(state="done", step=cfg.trainer.max_steps, seconds=seconds, finished=_now())
 
@@ -106,6 +110,8 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         write_json(run.path / "parameters.json", count_parameters(system.parts))
         write_json(run.provenance_json, provenance.collect())
         warn_before(run, system.parts, cfg, KEPT)
+        for change in note_settings(run, cfg, ranks.world_size, step):
+            log.info("%s goes on with other settings: %s", run.name, change)
     data = system.data_module(world, None)
     progress = ProgressCallback(run, report, seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
@@ -133,7 +139,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     write_json(run.sources_json, {**provenance.source_digest(cfg), **sources})
     if progress.seconds_per_step:  # a run resumed at its last step has none
         run.write_status(seconds_per_step=progress.seconds_per_step)
-    mlflow_store.log_run_artifacts(run)
+    mlflow_store.finish(loggers)
     keep_newest(run)
     ranks.end_together(run.name)
 

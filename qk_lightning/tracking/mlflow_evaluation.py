@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.tracking.mlflow_missed import note_missed
 from qk_lightning.tracking.mlflow_store import (
     MAX_METRICS,
     RECORD,
     make_client,
     metric_key,
     outages,
+    reason,
     standing_run,
     storable,
 )
@@ -36,8 +38,8 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path) -> Non
     record = run.read_json(RECORD)
     if not record:
         return
-    client = make_client()
     try:
+        client = make_client()
         run_id = standing_run(client, record)
         if run_id is None:
             return
@@ -47,7 +49,9 @@ def log_evaluation(run: RunFolder, summary: dict[str, Any], folder: Path) -> Non
         for file, place in evaluation_files(folder):
             client.log_artifact(run_id, str(file), place)
     except outages() as error:
-        log.warning("the scores of %s are not in MLflow: %s", run.name, error)
+        note_missed(run, reason(error))
+        text = "the scores of %s are not in MLflow (%s): qk track sync %s"
+        log.warning(text, run.name, reason(error), run.name)
 
 
 def evaluation_metrics(

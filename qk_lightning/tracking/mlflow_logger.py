@@ -1,53 +1,36 @@
-"""The logger of a stage's run: Lightning's, with metrics gathered and runs that go on.
+"""The logger of a stage's run: it gives what Lightning logs to the thread that sends it.
 
-Imported only where a run is trained with MLflow on: it imports Lightning.
+Imported only where a run is trained with MLflow on: it imports Lightning and MLflow.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from mlflow.entities import Metric
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient  # noqa: F401 - imported here, and not while it trains
 from omegaconf import DictConfig
 
-from qk_lightning.config.atomic import write_json
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.tracking.mlflow_describe import describe_run, flat_params
-from qk_lightning.tracking.mlflow_store import (
-    MAX_METRICS,
-    RECORD,
-    ensure_store,
-    metric_key,
-    outages,
-    standing_run,
-    storable,
-    store_uri,
-)
+from qk_lightning.tracking.mlflow_sender import Sender
+from qk_lightning.tracking.mlflow_session import Session
+from qk_lightning.tracking.mlflow_store import PATIENCE, RETRIES, metric_key, storable
 
-# A call costs 15 to 24 ms however much it carries, and takes up to 1,000 metrics.
-FLUSH_SECONDS = 5.0
 NOT_SHOWN = "epoch"  # Lightning's own bookkeeping; metrics.csv leaves it out too
-PAUSE_SECONDS = 60.0  # after a failure: each try may hold training up for seconds
-MAX_WAITING = 50_000
-log = logging.getLogger("qk_lightning")
-
-__all__ = ["StageLogger", "flat_params"]
 
 
-class StageLogger(MLFlowLogger):
+class StageLogger(Logger):
     """Shows one run folder as one MLflow run.
 
-    A store that cannot be reached never ends the run: metrics wait until it answers (the oldest
-    are dropped past a limit), and the log has one warning. metrics.csv has all of them.
+    A store that cannot be reached neither ends nor slows the run. What it missed is sent when it
+    answers again, at the end of the run, when the run goes on, or by `qk track sync`.
 
     Args:
         folder: the run's folder; its `mlflow.json` names the MLflow run to go on with.
@@ -55,51 +38,30 @@ class StageLogger(MLFlowLogger):
     """
 
     def __init__(self, folder: RunFolder, cfg: DictConfig) -> None:
-        super().__init__(cfg.tracking.experiment, run_name=folder.name, tracking_uri=store_uri())
+        super().__init__()
+        if os.environ.get(RETRIES, PATIENCE[RETRIES]) == PATIENCE[RETRIES]:  # not a user's own
+            os.environ[RETRIES] = "0"  # the thread has pauses of its own
         self._folder = folder
-        self._cfg = cfg
-        self._waiting: list[Metric] = []
-        self._flushed = time.monotonic()
-        self._paused_until = 0.0
-        self._warned = False
+        self.sender = Sender(folder, lambda sent: Session(folder, cfg, sent))
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> MlflowClient:
-        """The MLflow client; the run exists from the first use on, if the store answers."""
-        if not self._initialized and time.monotonic() >= self._paused_until:
-            try:
-                self._connect()
-            except outages() as error:
-                self._pause(error)
-        client: MlflowClient = self._mlflow_client
-        return client
+    def name(self) -> str:
+        """The run's name."""
+        return self._folder.name
 
-    def _connect(self) -> MlflowClient:
-        """Return the client; find or make the MLflow run unless that is done."""
-        client: MlflowClient = self._mlflow_client
-        if self._initialized:
-            return client
-        experiment_id = ensure_store(self._cfg.tracking.experiment)
-        record = self._folder.read_json(RECORD)
-        run_id = standing_run(client, record)
-        if run_id is not None:
-            client.update_run(run_id, status="RUNNING")
-        else:
-            run_id = str(client.create_run(experiment_id, run_name=self._folder.name).info.run_id)
-            record = {"uri": store_uri(), "experiment_id": experiment_id, "run_id": run_id}
-            # Noted at once: a failure from here on must not lead to a second MLflow run.
-            record["described"] = False
-            write_json(self._folder.path / RECORD, record)
-        if not record.get("described", True):
-            describe_run(client, run_id, self._folder, self._cfg)
-            write_json(self._folder.path / RECORD, {**record, "described": True})
-        self._experiment_id, self._run_id, self._initialized = experiment_id, run_id, True
-        return client
+    @property
+    def version(self) -> str:
+        """The run's identity."""
+        return self._folder.identity
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run; None until the store has answered."""
+        return self.sender.session.run_id if self.sender.session else None
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the resolved configuration was logged when the run was made.
+        """Do nothing: the resolved configuration is logged when the run is found or made.
 
         Args:
             params: a module's hyperparameters, a part of that configuration.
@@ -116,70 +78,36 @@ class StageLogger(MLFlowLogger):
             step: Lightning's number of the optimiser step: the first one is 0, and 1 here.
         """
         now = int(time.time() * 1000)
-        for name, value in metrics.items():
-            if name == NOT_SHOWN:
-                continue
-            amount = storable(float(value))
-            self._waiting.append(Metric(metric_key(name), amount, now, (step or 0) + 1))
-        del self._waiting[:-MAX_WAITING]
-        if len(self._waiting) >= MAX_METRICS:
-            self.flush()
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Send the gathered metrics if it is time. Lightning calls this after every step."""
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self.flush()
-
-    @rank_zero_only
-    def flush(self) -> None:
-        """Send the gathered metrics, a thousand a call; what fails waits for the next time."""
-        self._flushed = time.monotonic()
-        if not self._waiting or self._flushed < self._paused_until:
-            return
-        try:
-            client = self._connect()
-            while self._waiting:
-                client.log_batch(str(self._run_id), metrics=self._waiting[:MAX_METRICS])
-                del self._waiting[:MAX_METRICS]
-        except outages() as error:
-            self._pause(error)
-
-    def _pause(self, error: Exception) -> None:
-        self._paused_until = time.monotonic() + PAUSE_SECONDS
-        if not self._warned:
-            self._warned = True
-            text = "MLflow (%s) does not answer; %s goes on, and metrics.csv has its metrics: %s"
-            log.warning(text, store_uri(), self._folder.name, error)
+        self.sender.add(
+            Metric(metric_key(name), storable(float(value)), now, (step or 0) + 1)
+            for name, value in metrics.items()
+            if name != NOT_SHOWN
+        )
 
     @rank_zero_only
     def log_picture(self, picture: Path) -> None:
-        """Show a picture that was drawn in between; what fails comes at the end.
+        """Show a picture that was drawn in between.
 
         Args:
             picture: a file in the run's `samples/`.
         """
-        if time.monotonic() < self._paused_until:
-            return
-        try:
-            self._connect().log_artifact(str(self._run_id), str(picture), "samples")
-        except outages() as error:
-            self._pause(error)
+        self.sender.show(picture)
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """Send what is left and close the MLflow run.
+        """Close the MLflow run of a run that failed or was stopped; one that did well goes on.
 
         Args:
-            status: Lightning's word for how the run ended; what Ctrl-C ended is `failed` to it.
+            status: Lightning's word for how training ended; what Ctrl-C ended is `failed` to it.
         """
-        if isinstance(sys.exception(), KeyboardInterrupt):
-            status = "KILLED"
-        self._paused_until = 0.0
-        self.flush()
-        if self._paused_until:
+        if status == "success":  # the weights are scored next, and `finish` closes
             return
-        try:
-            super().finalize(status)
-        except outages() as error:
-            self._pause(error)
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            self.sender.end("KILLED", is_stopped=True)
+        else:
+            self.sender.end("FAILED")
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Send the run's files and what is left, and close the MLflow run."""
+        self.sender.end("FINISHED", with_files=True)

@@ -16,6 +16,8 @@ from qk_lightning.tracking.mlflow_store import (
     ensure_store,
     make_client,
     metric_key,
+    outages,
+    reason,
     standing_run,
     storable,
     store_file,
@@ -65,6 +67,22 @@ def log_sweep(sweep_folder: str) -> str:
     record = {"uri": store_uri(), "run_id": run_id, "inputs": result["inputs"]}
     write_json(folder / RECORD, record)
     return run_id
+
+
+def show_sweep(sweep_folder: str) -> str:
+    """Show a sweep in MLflow if the store can be used now.
+
+    Args:
+        sweep_folder: the folder of its report.
+
+    Returns:
+        "", or why MLflow does not show it and what shows it later.
+    """
+    try:
+        log_sweep(sweep_folder)
+    except outages() as error:
+        return f"{reason(error)}; send it: qk track sync"
+    return ""
 
 
 def is_logged(sweep_folder: Path, inputs: str) -> bool:

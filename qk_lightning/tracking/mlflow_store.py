@@ -6,15 +6,16 @@ the truth; losing the store loses a view.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import math
 import os
 import re
-import tempfile
+import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig
 
@@ -22,26 +23,29 @@ from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import runs_root
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.tracking.sample_grid import write_sample_grid
+from qk_lightning.tracking.mlflow_address import check_address
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import MLFlowLogger
+    from lightning.pytorch.loggers import Logger
     from mlflow.tracking import MlflowClient
 
-DATABASES = ("postgresql", "mysql", "mssql")  # beside sqlite, whose driver comes with Python
 SQLITE = "sqlite:///"
 VARIABLE = "MLFLOW_TRACKING_URI"
 RECORD = "mlflow.json"
-# Without status.json: it says `running` until all of this is stored.
-RUN_FILES = (
-    "config.yaml", "metrics.csv", "parameters.json", "provenance.json", "sources.json",
-    "weights.json", "parent.json",
-)  # fmt: skip
-SAMPLES = "samples"
-GRID = "final.png"
 MAX_METRICS = 1000  # a call takes no more
-RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+# MLflow's own, 7 and 120 s, hold a caller up for a quarter of an hour where a server hangs.
+RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+PATIENCE = {RETRIES: "2", TIMEOUT: "10"}
+SQLITE_SECONDS = 2.0
 log = logging.getLogger("qk_lightning")
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A logger that wants to know that its run has ended well."""
+
+    def finish(self) -> None:
+        """Send what is left."""
 
 
 def store_uri() -> str:
@@ -80,36 +84,7 @@ def check_store() -> None:
         expected = "an address that MLflow 3 takes (it refuses stores of files)"
         raise ConfigError(Problem(VARIABLE, uri, expected, fix))
     if not is_folder:
-        _check_address(uri)
-
-
-def _check_address(uri: str) -> None:
-    """See that an address is whole, and that the driver of its database is installed."""
-    fix = f"{VARIABLE}=sqlite:////absolute/path/mlflow.db, or leave it unset"
-    try:
-        parts = urlsplit(uri)
-        if parts.scheme in ("http", "https") and not (parts.hostname and parts.port != 0):
-            raise ValueError("no server is named")
-    except ValueError as error:
-        raise ConfigError(Problem(VARIABLE, uri, f"a whole address ({error})", fix)) from error
-    if parts.scheme.partition("+")[0] not in DATABASES:
-        return
-    try:
-        from sqlalchemy.engine import make_url
-
-        make_url(uri).get_dialect().import_dbapi()
-    except ImportError as error:
-        fix = f"pip install what is missing, or {fix}"
-        expected = f"a database whose driver is installed ({error})"
-        raise ConfigError(Problem(VARIABLE, uri, expected, fix)) from error
-    except _no_address() as error:
-        raise ConfigError(Problem(VARIABLE, uri, f"a whole address ({error})", fix)) from error
-
-
-def _no_address() -> type[Exception]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return SQLAlchemyError
+        check_address(VARIABLE, uri)
 
 
 def store_folder() -> Path | None:
@@ -157,19 +132,40 @@ def _ensure_experiment(experiment: str, artifacts: str | None) -> str:
 
 
 def make_client() -> MlflowClient:
-    """Return a client of the store.
+    """Return a client of the store, which gives a server that is away up within a minute.
 
     Raises:
         ConfigError: MLflow is not installed.
+        OSError: the store is a sqlite file that cannot be opened now.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         fix = "pip install mlflow, or turn tracking off: tracking.name=none"
         problem = Problem("tracking.name", "mlflow", "an installed mlflow", fix)
         raise ConfigError(problem) from error
+    _check_sqlite()
     return MlflowClient(store_uri())
+
+
+def _check_sqlite() -> None:
+    """See that a sqlite file can be read: MLflow tries to for minutes, with a warning each time."""
+    file = store_file()
+    if file is None:
+        return
+    if not file.is_file():
+        if file.parent.is_dir() and not os.access(file.parent, os.W_OK):
+            raise PermissionError(f"{file} cannot be made: its folder is read-only")
+        return
+    address = f"{file.as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(address, SQLITE_SECONDS, uri=True)) as database:
+            database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise OSError(f"{file}: {error}") from error
 
 
 def outages() -> tuple[type[Exception], ...]:
@@ -205,32 +201,62 @@ def storable(value: float) -> float:
     return math.copysign(1.7e308, value) if math.isinf(value) else value
 
 
-def stage_logger(folder: RunFolder, cfg: DictConfig) -> MLFlowLogger | None:
+def stage_logger(folder: RunFolder, cfg: DictConfig) -> Logger | None:
     """Make the logger of a stage's run; Lightning's Trainer takes it.
 
-    The MLflow run is kept in the run folder's `mlflow.json`: a resumed run goes on in it.
+    The MLflow run is kept in the run folder's `mlflow.json`: a resumed run goes on in it. The
+    store is first asked for when there is something to send, and never by this thread.
 
     Args:
         folder: the run's folder.
         cfg: its resolved configuration.
 
     Returns:
-        The logger; None when `tracking.name` is `none`, and when the store's file cannot be
-        used (the log says so: the run itself needs no store).
+        The logger; None when `tracking.name` is `none`.
     """
     check_tracking(cfg)
     if cfg.tracking.name != "mlflow":
         return None
-    os.environ.setdefault(RETRIES, "2")  # MLflow's seven would hold training up for minutes
     from qk_lightning.tracking.mlflow_logger import StageLogger
 
+    return StageLogger(folder, cfg)
+
+
+def finish(loggers: Iterable[object]) -> None:
+    """Send the files of a run that has ended well, and what else is left; close its MLflow run.
+
+    Args:
+        loggers: the run's loggers; those that show nothing in MLflow are passed over.
+    """
+    for logger in loggers:
+        if isinstance(logger, Finishes):
+            logger.finish()
+
+
+def prepare_store(experiment: str) -> str:
+    """Make the store and the experiment ahead of many runs.
+
+    Args:
+        experiment: name of the experiment.
+
+    Returns:
+        "", or why the store cannot be used now: the runs themselves need none.
+    """
     try:
-        if store_folder() is not None:
-            ensure_store(cfg.tracking.experiment)  # the client's constructor would make the file
-        return StageLogger(folder, cfg)
+        ensure_store(experiment)
     except outages() as error:
-        log.warning("%s is not shown in MLflow (%s): %s", folder.name, store_uri(), error)
-        return None
+        return reason(error)
+    return ""
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of an outage's error, cut short.
+
+    Args:
+        error: one of `outages`.
+    """
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 def standing_run(client: MlflowClient, record: dict[str, Any]) -> str | None:
@@ -242,7 +268,7 @@ def standing_run(client: MlflowClient, record: dict[str, Any]) -> str | None:
     """
     from mlflow.exceptions import MlflowException
 
-    if record.get("uri") != store_uri():
+    if record.get("uri") != store_uri() or "run_id" not in record:
         return None
     try:
         run = client.get_run(record["run_id"])
@@ -251,47 +277,3 @@ def standing_run(client: MlflowClient, record: dict[str, Any]) -> str | None:
             raise
         return None
     return None if run.info.lifecycle_stage == "deleted" else str(run.info.run_id)
-
-
-def log_run_artifacts(folder: RunFolder) -> None:
-    """Put a run's small files and its pictures into its MLflow run.
-
-    A store that cannot be reached is a warning in the log: the files stand in the run folder.
-
-    Args:
-        folder: the run; one that was not tracked in this store is left alone.
-    """
-    record = folder.read_json(RECORD)
-    if not record:
-        return
-    client = make_client()
-    try:
-        _log_run_artifacts(client, folder, record)
-    except outages() as error:
-        log.warning("the files of %s are not in MLflow: %s", folder.name, error)
-
-
-def _log_run_artifacts(client: MlflowClient, folder: RunFolder, record: dict[str, Any]) -> None:
-    run_id = standing_run(client, record)
-    if run_id is None:
-        return
-    for file, place in run_files(folder):
-        client.log_artifact(run_id, str(file), place)
-    with tempfile.TemporaryDirectory() as temporary:
-        grid = Path(temporary) / GRID
-        if write_sample_grid(grid, {folder.name: folder.samples}):
-            client.log_artifact(run_id, str(grid), SAMPLES)
-
-
-def run_files(folder: RunFolder) -> list[tuple[Path, str | None]]:
-    """List the files of a run that MLflow shows, beside the grid of its last samples.
-
-    Args:
-        folder: the run.
-
-    Returns:
-        Each file with the folder that it stands in there, None for the top.
-    """
-    named = [folder.path / name for name in RUN_FILES]
-    found: list[tuple[Path, str | None]] = [(file, None) for file in named if file.is_file()]
-    return found + [(picture, SAMPLES) for picture in sorted(folder.samples.glob("*.png"))]

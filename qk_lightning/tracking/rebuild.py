@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qk_lightning.config.atomic import write_json
 from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.locks import FolderLock, LockHeld
 from qk_lightning.config.paths import sweeps_root
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.tracking.mlflow_describe import describe_run
+from qk_lightning.tracking.mlflow_files import find_or_make_run, log_run_files
+from qk_lightning.tracking.mlflow_history import milliseconds
+from qk_lightning.tracking.mlflow_missed import forget_missed
 from qk_lightning.tracking.mlflow_runs import log_sweep, sweep_record
 from qk_lightning.tracking.mlflow_store import (
     MAX_METRICS,
     RECORD,
     check_store,
     ensure_store,
-    log_run_artifacts,
     make_client,
     standing_run,
     store_file,
     store_folder,
-    store_uri,
 )
-from qk_lightning.tracking.rebuild_compare import Difference, compare, milliseconds, truth_of
+from qk_lightning.tracking.rebuild_compare import Difference, compare, status_of, truth_of
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -75,8 +75,8 @@ def rebuild(dry_run: bool = False, said: Callable[[Deed], None] | None = None) -
     file = store_file()
     is_new = file is not None and not file.is_file()
     runs = list_runs()
-    has_something = not dry_run and any(run.is_done and _is_tracked(run) for run in runs)
-    client = None if is_new and not has_something else _client()
+    has_something = not dry_run and any(run.is_done and is_tracked(run) for run in runs)
+    client = None if is_new and not has_something else open_client()
     deeds: list[Deed] = []
 
     def note(deed: Deed) -> None:
@@ -89,11 +89,11 @@ def rebuild(dry_run: bool = False, said: Callable[[Deed], None] | None = None) -
         note(_rebuild_run(client, run, dry_run))
     changed = {deed.name for deed in deeds if deed.action in ("make", "make anew")}
     for result_file in sorted(sweeps_root().glob("*/result.json")):
-        note(_rebuild_sweep(client, result_file.parent, changed, dry_run))
+        note(rebuild_sweep(client, result_file.parent, changed, dry_run))
     return deeds
 
 
-def _client() -> MlflowClient:
+def open_client() -> MlflowClient:
     """Return a client; its constructor makes a sqlite file, which two must not do together."""
     folder = store_folder()
     if folder is None:
@@ -105,15 +105,16 @@ def _client() -> MlflowClient:
 def _rebuild_run(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> Deed:
     if not run.is_done:
         return _end_killed(client, run, dry_run)
-    if not _is_tracked(run):
+    if not is_tracked(run):
         return Deed(run.name, "leave", "tracking.name is none")
     if dry_run:
-        return _deed_of(client, run)
+        return deed_of(client, run)
     try:
         with run.lock(wait=False):
-            deed = _deed_of(client, run)
+            deed = deed_of(client, run)
             assert client is not None
-            _show(client, run, deed.action)
+            show(client, run, deed.action)
+            forget_missed(run)
     except LockHeld:
         return Deed(run.name, "leave", "in use by another process")
     return deed
@@ -132,66 +133,79 @@ def _end_killed(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> D
     return Deed(run.name, "complete", f"{state}, but MLflow had it running")
 
 
-def _deed_of(client: MlflowClient | None, run: RunFolder) -> Deed:
-    """Say what a finished run needs."""
+def deed_of(client: MlflowClient | None, run: RunFolder) -> Deed:
+    """Say what a run needs.
+
+    Args:
+        client: a client of the store; None where there is no store yet.
+        run: a run that does not train now.
+    """
     run_id = standing_run(client, run.read_json(RECORD)) if client else None
     if client is None or run_id is None:
         return Deed(run.name, "make")
     found = compare(client, run_id, run)
     if found.contradictions:
-        return Deed(run.name, "make anew", f"differs in {_some(found.contradictions)}")
-    missing = found.missing
-    return Deed(run.name, "complete", f"lacks {_some(missing)}") if missing else _kept(run.name)
+        return Deed(run.name, "make anew", f"differs in {some(found.contradictions)}")
+    if missing := found.missing:
+        return Deed(run.name, "complete", f"lacks {some(missing)}")
+    return Deed(run.name, "keep")
 
 
-def _kept(name: str) -> Deed:
-    return Deed(name, "keep")
+def some(names: list[str]) -> str:
+    """Name a few of many.
 
-
-def _some(names: list[str]) -> str:
+    Args:
+        names: all of them.
+    """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
-def _show(client: MlflowClient, run: RunFolder, action: Action) -> None:
+def show(client: MlflowClient, run: RunFolder, action: Action) -> None:
+    """Bring the MLflow run of a run up to its folder.
+
+    Args:
+        client: a client of the store.
+        run: a run that does not train now.
+        action: what it needs.
+    """
     if action == "keep":
         return
     cfg = run.config
-    run_id = standing_run(client, run.read_json(RECORD))
-    if action == "make anew" and run_id is not None:
+    if action == "make anew" and (run_id := standing_run(client, run.read_json(RECORD))):
         client.delete_run(run_id)
-        run_id = None
-    if run_id is None:
-        run_id = _make(client, run, ensure_store(cfg.tracking.experiment))
+    experiment_id = ensure_store(cfg.tracking.experiment)
+    started = milliseconds(run.status.get("started"))
+    run_id, _ = find_or_make_run(client, run, experiment_id, started)
     lacking: Difference = compare(client, run_id, run)
     if lacking.params or lacking.tags:
         describe_run(client, run_id, run, cfg)
     for start in range(0, len(lacking.points), MAX_METRICS):
         client.log_batch(run_id, metrics=lacking.points[start : start + MAX_METRICS])
     if lacking.files:
-        log_run_artifacts(run)
+        log_run_files(client, run_id, run)
         for file, place in truth_of(run).evaluation_files:
             client.log_artifact(run_id, str(file), place)
-    finished = milliseconds(run.status.get("finished"))
-    client.set_terminated(run_id, "FINISHED", end_time=finished)
+    ended = milliseconds(run.status.get("finished")) if run.is_done else None
+    client.set_terminated(run_id, status_of(run), end_time=ended)
+    forget_missed(run)
 
 
-def _make(client: MlflowClient, run: RunFolder, experiment_id: str) -> str:
-    started = milliseconds(run.status.get("started"))
-    made = client.create_run(experiment_id, start_time=started, run_name=run.name)
-    run_id = str(made.info.run_id)
-    record = {"uri": store_uri(), "experiment_id": experiment_id, "run_id": run_id}
-    write_json(run.path / RECORD, {**record, "described": True})
-    return run_id
-
-
-def _rebuild_sweep(
+def rebuild_sweep(
     client: MlflowClient | None, folder: Path, changed: set[str], dry_run: bool
 ) -> Deed:
+    """Show a sweep that MLflow does not show as its folder has it now.
+
+    Args:
+        client: a client of the store; None where there is no store yet.
+        folder: the folder of its report.
+        changed: names of the runs whose MLflow runs are new.
+        dry_run: only say what would be done.
+    """
     name = f"sweep {folder.name}"
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     runs = [RunFolder(Path(entry["folder"])) for entry in result["runs"]]
-    if not any(_is_tracked(run) for run in runs):
+    if not any(is_tracked(run) for run in runs):
         return Deed(name, "leave", "none of its runs is tracked")
     record = sweep_record(folder)
     standing = standing_run(client, record) if client and record else None
@@ -200,15 +214,20 @@ def _rebuild_sweep(
     elif record.get("inputs") != result["inputs"]:
         deed = Deed(name, "complete", "its report is newer")
     elif new := sorted(changed & {run.name for run in runs}):
-        deed = Deed(name, "complete", f"lacks the links to {_some(new)}")
+        deed = Deed(name, "complete", f"lacks the links to {some(new)}")
     else:
-        deed = _kept(name)
+        deed = Deed(name, "keep")
     if deed.action != "keep" and not dry_run:
         log_sweep(str(folder))
     return deed
 
 
-def _is_tracked(run: RunFolder) -> bool:
+def is_tracked(run: RunFolder) -> bool:
+    """Tell whether a run is to be shown in MLflow.
+
+    Args:
+        run: the run's folder.
+    """
     if not run.has_config:
         return False
     tracking: Any = run.config.get("tracking")

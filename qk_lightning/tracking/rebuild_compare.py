@@ -1,19 +1,18 @@
-"""What MLflow should show of a finished run, and what it lacks or shows otherwise."""
+"""What MLflow should show of a run, and what it lacks or shows otherwise."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.evaluation.levels import EVALUATIONS, FINAL, SUMMARY
-from qk_lightning.tracking.mlflow_describe import flat_params, tags_of
+from qk_lightning.tracking.mlflow_describe import params_of, tags_of
 from qk_lightning.tracking.mlflow_evaluation import evaluation_files, evaluation_metrics
-from qk_lightning.tracking.mlflow_store import GRID, SAMPLES, metric_key, run_files, storable
+from qk_lightning.tracking.mlflow_files import GRID, SAMPLES, run_files
+from qk_lightning.tracking.mlflow_history import Place, exact, has_point, points_of, shown_points
 from qk_lightning.tracking.sample_grid import read_prompts
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Difference:
         points: metrics that are missing.
         files: files that are missing, as paths inside MLflow.
         contradictions: metrics and parameters with other values, which MLflow cannot change.
-        unfinished: MLflow believes that the run has not ended well.
+        unfinished: MLflow believes that the run has not ended, or otherwise.
     """
 
     params: list[str] = field(default_factory=list)
@@ -70,7 +69,7 @@ def truth_of(run: RunFolder) -> Truth:
     """Read what MLflow should show of a run.
 
     Args:
-        run: a finished run.
+        run: a run that does not train now.
     """
     cfg = run.config
     evaluations = sorted(
@@ -85,40 +84,12 @@ def truth_of(run: RunFolder) -> Truth:
     files = [f"{place}/{file.name}" if place else file.name for file, place in run_files(run)]
     files += [f"{SAMPLES}/{GRID}"] if read_prompts(run.samples) else []
     files += [f"{place}/{file.name}" for file, place in beside]
-    points = _points(run)
+    points = points_of(run)
     for file in evaluations:
         summary = json.loads(file.read_text(encoding="utf-8"))
         when = int(file.stat().st_mtime * 1000)
         points += evaluation_metrics(summary, file.parent, int(run.status.get("step", 0)), when)
-    return Truth(flat_params(cfg), tags_of(run, cfg), points, files, beside)
-
-
-def _points(run: RunFolder) -> list[Any]:
-    """Return metrics.csv as MLflow's metrics; their times are spread over the run's."""
-    from mlflow.entities import Metric
-
-    rows = run.metrics()
-    start = milliseconds(run.status.get("started")) or 0
-    end = milliseconds(run.status.get("finished")) or start
-    last = max((row["step"] for row in rows), default=1) or 1
-    return [
-        Metric(
-            metric_key(row["metric"]),
-            storable(row["value"]),
-            start + (end - start) * row["step"] // last,
-            row["step"],
-        )
-        for row in rows
-    ]
-
-
-def milliseconds(text: Any) -> int | None:
-    """Turn a status file's time into MLflow's.
-
-    Args:
-        text: an ISO date and time, or None.
-    """
-    return int(datetime.fromisoformat(text).timestamp() * 1000) if text else None
+    return Truth(params_of(run, cfg), tags_of(run, cfg), points, files, beside)
 
 
 def compare(client: MlflowClient, run_id: str, run: RunFolder) -> Difference:
@@ -129,38 +100,40 @@ def compare(client: MlflowClient, run_id: str, run: RunFolder) -> Difference:
     Args:
         client: a client of the store.
         run_id: the MLflow run.
-        run: the finished run.
+        run: a run that does not train now.
     """
     truth, shown = truth_of(run), client.get_run(run_id)
-    found = Difference(unfinished=shown.info.status != "FINISHED")
+    found = Difference(unfinished=shown.info.status != status_of(run))
     params, tags = shown.data.params, shown.data.tags
     found.params = [key for key in truth.params if key not in params]
     found.contradictions = [
         key for key, value in truth.params.items() if params.get(key, value) != value
     ]
     found.tags = [key for key, value in truth.tags.items() if tags.get(key) != value]
-    right: dict[tuple[str, int], set[str]] = {}
+    there = shown_points(client, run_id, {point.key for point in truth.points})
+    right: dict[Place, set[str]] = {}
     for point in truth.points:
-        right.setdefault((point.key, point.step), set()).add(_exact(point.value))
-    there: dict[tuple[str, int], set[str]] = {}
-    for key in {point.key for point in truth.points} & set(shown.data.metrics):
-        for point in client.get_metric_history(run_id, key):
-            there.setdefault((key, point.step), set()).add(_exact(point.value))
-    wrong = {key for (key, step), values in there.items()
-             if (key, step) in right and values - right[key, step]}  # fmt: skip
-    found.contradictions += sorted(wrong)
-    found.points = [
-        point
-        for point in truth.points
-        if _exact(point.value) not in there.get((point.key, point.step), ())
-    ]
+        right.setdefault((point.key, point.step), set()).add(exact(point.value))
+    # A run that went on after a kill has older points too: the newest one counts.
+    wrong = (
+        place
+        for place in right.keys() & there.keys()
+        if exact(there[place][-1].value) not in right[place]
+    )
+    found.contradictions += sorted({key for key, _ in wrong})
+    found.points = [point for point in truth.points if not has_point(there, point)]
     stored = _files(client, run_id, truth)
     found.files = [file for file in truth.files if file not in stored]
     return found
 
 
-def _exact(value: float) -> str:
-    return "nan" if math.isnan(value) else float(value).hex()
+def status_of(run: RunFolder) -> str:
+    """Return MLflow's word for how a run ended.
+
+    Args:
+        run: a run that does not train now.
+    """
+    return {"done": "FINISHED", "failed": "FAILED"}.get(run.state, "KILLED")
 
 
 def _files(client: MlflowClient, run_id: str, truth: Truth) -> set[str]:

@@ -7,18 +7,17 @@ import subprocess
 import sys
 
 import pytest
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from away_server import wait_for
 from omegaconf import OmegaConf
 from PIL import Image
 
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.tracking import mlflow_store
+from qk_lightning.tracking.mlflow_missed import MISSED
 from qk_lightning.tracking.mlflow_runs import is_logged, log_sweep
 from qk_lightning.tracking.mlflow_store import (
     check_tracking,
     ensure_store,
-    log_run_artifacts,
     make_client,
     stage_logger,
     store_uri,
@@ -34,7 +33,6 @@ def test_the_variable_wins(root, monkeypatch):
 def test_no_tracking_needs_no_mlflow(root, make_run):
     folder = make_run(tracking={"name": "none", "experiment": "lab"})
     assert stage_logger(folder, folder.config) is None
-    log_run_artifacts(folder)
     assert not (root / "runs/mlflow").exists()
 
 
@@ -65,20 +63,20 @@ def test_processes_that_make_the_store_together_all_get_it(root):
 def test_a_stage_is_logged_and_a_resume_goes_on_in_the_same_run(store, make_run):
     folder = make_run()
     logger = stage_logger(folder, folder.config)
-    calls = []
-    send = logger._mlflow_client.log_batch
-    logger._mlflow_client.log_batch = lambda *a, **k: (calls.append(k), send(*a, **k))
     for step in range(10):
         logger.log_metrics({"train/loss": 1.0 / (1 + step), "val/loss": float("inf")}, step)
         logger.save()  # Lightning does after each step
     logger.log_hyperparams({"connector": "something else"})
-    logger.finalize("success")
-    assert len([call for call in calls if "metrics" in call]) == 1
+    logger.finalize("success")  # of training; scores come yet
+    logger.finish()
+    assert make_client().get_run(logger.run_id).info.status == "FINISHED"
+    assert not (folder.path / MISSED).exists()
 
     resumed = stage_logger(folder, folder.config)
     resumed.log_metrics({"train/loss": 0.05}, 10)
+    wait_for(lambda: resumed.run_id)
     assert make_client().get_run(resumed.run_id).info.status == "RUNNING"
-    resumed.finalize("success")
+    resumed.finish()
     assert resumed.run_id == logger.run_id
     run = make_client().get_run(logger.run_id)
     assert run.info.status == "FINISHED"
@@ -103,82 +101,23 @@ def test_a_run_that_the_store_lost_is_made_anew(store, make_run):
     record = {"uri": store_uri(), "experiment_id": "1", "run_id": "0" * 32}
     (folder.path / "mlflow.json").write_text(json.dumps(record))
     logger = stage_logger(folder, folder.config)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.finish()
     assert logger.run_id != record["run_id"]
-
-
-def test_an_outage_does_not_end_the_run_and_its_metrics_wait(store, make_run, caplog):
-    folder = make_run()
-    logger = stage_logger(folder, folder.config)
-    logger.log_metrics({"train/loss": 1.0}, 0)
-    logger.flush()
-    send = logger._mlflow_client.log_batch
-    calls = []
-
-    def refuse(*arguments, **options):
-        calls.append(options)
-        raise MlflowException("connection refused")
-
-    logger._mlflow_client.log_batch = refuse
-    for step in range(1, 5):
-        logger.log_metrics({"train/loss": 1.0}, step)
-        logger.flush()
-    assert len(calls) == 1  # after a failure it waits before it tries again
-    logger.finalize("success")
-    assert caplog.text.count("does not answer") == 1
-    assert "metrics.csv" in caplog.text
-
-    logger._mlflow_client.log_batch = send
-    logger.finalize("success")
-    history = make_client().get_metric_history(logger.run_id, "train/loss")
-    assert [point.step for point in history] == [1, 2, 3, 4, 5]
-
-
-def test_a_run_begins_and_ends_without_its_store(store, make_run, monkeypatch, caplog):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    folder = make_run()
-    logger = stage_logger(folder, folder.config)
-    assert logger.experiment is not None  # Lightning asks for it first
-    logger.log_metrics({"train/loss": 1.0}, 0)
-    logger.save()
-    logger.finalize("success")
-    log_run_artifacts(folder)
-    assert caplog.text.count("does not answer") == 1
-
-
-def test_a_failure_while_the_run_is_made_does_not_make_two(store, make_run, monkeypatch):
-    folder = make_run()
-    logger = stage_logger(folder, folder.config)
-    logger.log_metrics({"train/loss": 1.0}, 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(logger._mlflow_client, "log_artifact", _fail)
-        logger.flush()
-    logger.finalize("success")
-    client = make_client()
-    experiment = client.get_experiment_by_name("lab").experiment_id
-    (run,) = client.search_runs([experiment])
-    assert run.data.params["connector.num_layers"] == "2"
-    assert run.data.metrics == {"train/loss": 1.0}
-    monkeypatch.setattr(MlflowClient, "log_artifact", _fail)
-    log_run_artifacts(folder)  # a warning, no more
-
-
-def _fail(*arguments, **options):
-    raise OSError("the disk is full")
+    assert make_client().get_run(logger.run_id).data.metrics == {"train/loss": 1.0}
 
 
 def test_artifacts_of_a_run(store, make_run):
     folder = make_run()
-    logger = stage_logger(folder, folder.config)
-    logger.log_metrics({"train/loss": 1.0}, 1)
-    logger.finalize("success")
     final = folder.samples / "final"
     final.mkdir(parents=True)
     items = [{"id": "a", "task": "editing", "prompt": "a hat"}]
     (final / "prompts.json").write_text(json.dumps(items))
     Image.new("RGB", (8, 8)).save(final / "a.png")
     folder.provenance_json.write_text("{}")
-    log_run_artifacts(folder)
+    logger = stage_logger(folder, folder.config)
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    logger.finish()
     client = make_client()
     names = {item.path for item in client.list_artifacts(logger.run_id)}
     assert names == {"config.yaml", "provenance.json", "samples"}  # status.json says running yet
@@ -191,8 +130,10 @@ def test_artifacts_of_a_run(store, make_run):
 
 def test_a_sweep_is_one_run_with_its_table_and_links(store, make_run):
     folder = make_run()
-    stage_logger(folder, folder.config).finalize("success")
-    stage_run = stage_logger(folder, folder.config).run_id
+    logger = stage_logger(folder, folder.config)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.finish()
+    stage_run = logger.run_id
     sweep = store / "runs/sweeps/widths"
     sweep.mkdir(parents=True)
     row = {
@@ -241,3 +182,12 @@ def test_an_address_that_cannot_work_is_refused_before_anything_runs(address, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         mlflow_store.check_store()
+
+
+@pytest.mark.slow
+def test_a_run_without_tracking_trains_where_mlflow_is_not_installed(tiny_presets):
+    code = "import sys; sys.modules['mlflow'] = None\n"
+    code += "from qk_lightning.cli.main import main\n"
+    words = ["all.validation.num_images=0", "all.tracking.name=none", "all.max_steps=2"]
+    code += f"sys.exit(main({['fit', 'tiny/stage1', *words]!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True)

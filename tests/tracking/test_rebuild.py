@@ -7,19 +7,22 @@ import shutil
 import time
 
 import pytest
+from away_server import wait_for
 from PIL import Image
 
 from qk_lightning.cli.main import main
 from qk_lightning.tracking.mlflow_evaluation import log_evaluation
+from qk_lightning.tracking.mlflow_files import TOKEN
 from qk_lightning.tracking.mlflow_runs import is_logged, log_sweep
 from qk_lightning.tracking.mlflow_store import (
     RECORD,
-    log_run_artifacts,
     make_client,
     stage_logger,
     store_file,
 )
 from qk_lightning.tracking.rebuild import rebuild
+
+OURS = ("mlflow.note.content", TOKEN)  # with ids of the MLflow runs
 
 
 def finish(folder, step=10):
@@ -36,14 +39,13 @@ def train(folder):
         logger.log_metrics(values, step)
     folder.append_metrics(10, {"val/loss": float("nan"), "eval/scenes/colours": 0.25})
     logger.log_metrics({"val/loss": float("nan"), "eval/scenes/colours": 0.25}, 9)
-    logger.finalize("success")
     final = folder.samples / "final"
     final.mkdir(parents=True)
     (final / "prompts.json").write_text(json.dumps([{"id": "a", "task": "edit", "prompt": "hat"}]))
     Image.new("RGB", (8, 8)).save(final / "a.png")
     Image.new("RGB", (8, 8)).save(folder.samples / "step_000005.png")
     folder.provenance_json.write_text("{}")
-    log_run_artifacts(folder)
+    logger.finish()
     finish(folder)
     return logger.run_id
 
@@ -88,7 +90,7 @@ def view():
             )
             for key in run.data.metrics
         }
-        tags = {k: v.replace(run_id, "ID") for k, v in run.data.tags.items() if "note" not in k}
+        tags = {k: v.replace(run_id, "ID") for k, v in run.data.tags.items() if k not in OURS}
         shown[run.info.run_name] = {
             "params": run.data.params,
             "histories": histories,
@@ -229,7 +231,8 @@ def test_a_killed_run_is_no_longer_shown_as_running(store, make_run):
     run = make_run("gone-0000000001")
     logger = stage_logger(run, run.config)
     logger.log_metrics({"train/loss": 1.0}, 0)
-    logger.flush()
+    wait_for(lambda: logger.run_id)
+    logger.sender._closed = True  # as if killed
     run.write_status(state="running", step=1)  # and nobody holds its lock
     client = make_client()
     assert client.get_run(logger.run_id).info.status == "RUNNING"
