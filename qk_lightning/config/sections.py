@@ -84,6 +84,8 @@ class Trainer:
         precision: Lightning's precision.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of metrics.
+        perf: measure speed, memory and the share of the device's peak, as metrics `perf/...`;
+            changes nothing in the results.
     """
 
     max_steps: int = 100
@@ -95,6 +97,7 @@ class Trainer:
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
     checkpoint_every: int = 100
     log_every: int = 10
+    perf: bool = True
 
 
 @dataclass
@@ -247,5 +250,6 @@ NOT_IN_IDENTITY = (
     "trainer.strategy",
     "trainer.checkpoint_every",
     "trainer.log_every",
+    "trainer.perf",
     "validation.batch_size",
 )

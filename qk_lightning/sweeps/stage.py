@@ -34,6 +34,7 @@ from qk_lightning.tracking.validation_pictures import ValidationPictures
 from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderLogger
 from qk_lightning.training.checkpoints import KEPT, keep_newest, latest_checkpoint, step_of
 from qk_lightning.training.ema import EMACallback
+from qk_lightning.training.perf import PerfCallback
 from qk_lightning.training.quiet import quiet_lightning
 from qk_lightning.training.rank_check import RankError, check_parts
 from qk_lightning.training.ranks import Ranks, join
@@ -103,10 +104,12 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         write_json(run.path / "parameters.json", count_parameters(system.parts))
         write_json(run.provenance_json, provenance.collect())
     data = system.data_module(world, None)
-    progress = ProgressCallback(run, report, seconds_before)
+    perf = PerfCallback(run, cfg)
+    progress = ProgressCallback(run, perf.reporting(report), seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *(_tracker(run, cfg) if ranks.is_first else [])]
-    watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
+    measured = [perf] if cfg.trainer.get("perf", True) else []  # an older run has none
+    watchers = [*measured, progress, *([ema] if ema else []), ValidationPictures(run)]
     if not ranks.joined:  # ranks would have to agree on the step
         watchers.append(StopBetweenSteps(run))
     trainer = make_trainer(run, cfg, data, watchers, loggers, ranks)
