@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from test_run_stage import train, weights_of
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from qk_lightning.assembly.flops import TrainingFlops
 from qk_lightning.config.chain import plan_chain
 
 pytestmark = [pytest.mark.shared_root, pytest.mark.usefixtures("shared_presets")]
