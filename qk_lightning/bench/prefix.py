@@ -59,7 +59,7 @@ def prefix_entrants(
     own = [
         f"vlm={{name: qwen2_5_vl, path: {vlm}}}",
         f"queries.num_queries={NUM_QUERIES}",
-        "connector={name: mlp}",
+        "connector={name: mlp, residual: false}",
         "data.world={name: scenes}",
         "data.tasks={text_to_image: 1}",
         "data.groups_per_step=1",

@@ -52,7 +52,8 @@ class Timing:
     Args:
         entrant: who.
         seconds: of a step, in each turn, of the slowest rank.
-        details: medians over turns of what else the first rank told.
+        details: medians over turns of what else the first rank told, seconds of a step; among it
+            `processor`, what the processor worked for it: what other processes take is not in it.
         memory: bytes by name, of the rank that held most.
         failed: why it could not be timed, "" where it was.
     """

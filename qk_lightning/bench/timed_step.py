@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from qk_lightning.bench.turns import Memory, Report, Turns, wait_for_device
+from qk_lightning.bench.turns import Memory, Report, Turn, Turns, wait_for_device
 
 LONG_TEXT = "a portrait of a smiling person with red hair and a blue hat. "
 
@@ -35,7 +34,7 @@ class TakeTurns(Callback):
         self.turns = turns
         self.steps = steps
         self.perf = perf
-        self._begun = 0.0
+        self._turn: Turn | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to watch the memory."""
@@ -49,9 +48,9 @@ class TakeTurns(Callback):
         if trainer.global_step < self._next or trainer.should_stop:
             return
         wait_for_device(trainer.strategy.root_device)
-        if self._begun:
+        if self._turn is not None:
             found = self.perf.latest if self.perf is not None else {}
-            self.turns.took((time.perf_counter() - self._begun) / self.steps, dict(found))
+            self.turns.took(self._turn, self.steps, found)
         if self.perf is not None:
             self.perf.pause()
         if not self.turns.wait():
@@ -60,7 +59,7 @@ class TakeTurns(Callback):
         if self.perf is not None:
             self.perf.go_on()
         self._next += self.steps
-        self._begun = time.perf_counter()
+        self._turn = Turn()
 
 
 def run(

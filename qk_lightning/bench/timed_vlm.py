@@ -6,7 +6,6 @@ B samples, K queries, D width of the VLM.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from qk_lightning.bench.timed_step import long_text, read_jointly
-from qk_lightning.bench.turns import Memory, Report, Turns, wait_for_device
+from qk_lightning.bench.turns import Memory, Report, Turn, Turns, wait_for_device
 
 WAYS = ("joint", "split", "kept")
 
@@ -51,11 +50,11 @@ def run(
     held = _held_for_backward(once, vlm)
     turns = Turns(bell, report)
     while turns.wait():
-        begun = time.perf_counter()
+        turn = Turn()
         for _ in range(steps):
             once().sum().backward()
         wait_for_device(device)
-        turns.took((time.perf_counter() - begun) / steps, {})
+        turns.took(turn, steps, {})
     turns.end({"step": memory.grown(), "held": held})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def timings_table(timings: Sequence[Timing], memory: str = "memory") -> str:
     split = [name for name in SPLIT if any(f"perf/seconds/{name}" in t.details for t in timings)]
     held = any("held" in timing.memory for timing in timings)
     grouped = any(timing.entrant.group for timing in timings)
-    heading = [*(["prompts"] if grouped else []), "variant", "ms a step", "spread", "speed", memory]
+    heading = [*(["prompts"] if grouped else []), "variant", "ms a step", "spread", "speed"]
+    heading += ["processor ms", "speed by it", memory]
     heading += [*(["held for backward"] if held else []), *split]
     rule = ["---", *(["---"] if grouped else []), *["---:"] * (len(heading) - 1 - grouped)]
     lines, failed = [heading, rule], []
@@ -52,6 +54,9 @@ def _cells(timing: Timing, first: Timing, held: bool, split: Sequence[str]) -> l
     low, high = min(timing.seconds), max(timing.seconds)
     cells = [f"{timing.median * 1000:,.0f}", f"{low * 1000:,.0f} to {high * 1000:,.0f}"]
     cells.append("1" if first is timing else _ratio(timing, first))
+    worked = timing.details["processor"]
+    cells.append(f"{worked * 1000:,.0f}")
+    cells.append("1" if first is timing else _share(worked, first))
     cells.append(_mebibytes(timing.memory["step"]))
     if held:
         cells.append(_mebibytes(timing.memory["held"]) if "held" in timing.memory else "")
@@ -65,6 +70,10 @@ def _ratio(timing: Timing, first: Timing) -> str:
     return "" if first.failed else f"{ratio(timing, first):.2f} x"
 
 
+def _share(worked: float, first: Timing) -> str:
+    return "" if first.failed else f"{first.details['processor'] / worked:.2f} x"
+
+
 def ratio(timing: Timing, first: Timing) -> float:
     """Return how many times as fast as another an entrant is.
 
@@ -74,8 +83,6 @@ def ratio(timing: Timing, first: Timing) -> float:
         timing: the entrant's.
         first: the other's.
     """
-    import statistics
-
     pairs = zip(timing.seconds, first.seconds, strict=True)
     return statistics.median(theirs / ours for ours, theirs in pairs)
 

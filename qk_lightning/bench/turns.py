@@ -5,8 +5,13 @@ Not here: whose turn it is (side_by_side.py), and what is done in it (timed_step
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +21,14 @@ from qk_lightning.bench.side_by_side import GO
 from qk_lightning.training.clock import peak_memory
 
 Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The beginning of a turn: the time of day, and the processor's time of this process."""
+
+    begun: float = field(default_factory=time.perf_counter)
+    worked: float = field(default_factory=time.process_time)
 
 
 class Turns:
@@ -36,14 +49,17 @@ class Turns:
         self._report({"ready": True, **self._last})
         return self._bell.read(1) == GO
 
-    def took(self, seconds: float, details: dict[str, float]) -> None:
-        """Keep what a turn took.
+    def took(self, turn: Turn, steps: int, details: Mapping[str, float]) -> None:
+        """Keep what a turn took, now that it is over.
 
         Args:
-            seconds: of one of its steps.
+            turn: made when it began.
+            steps: how many it had.
             details: more about it, by name.
         """
-        self._last = {"seconds": seconds, "details": details}
+        seconds = (time.perf_counter() - turn.begun) / steps
+        worked = (time.process_time() - turn.worked) / steps
+        self._last = {"seconds": seconds, "details": {**details, "processor": worked}}
 
     def end(self, held: dict[str, int]) -> None:
         """Tell the memory, last of all.
@@ -70,7 +86,10 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(device)
             self._before = torch.cuda.memory_allocated(device)
             return
+        gc.collect()
         if sys.platform == "linux":
+            with contextlib.suppress(AttributeError):  # another C library
+                ctypes.CDLL(None).malloc_trim(0)  # else what was freed before is used unseen
             Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
         self._before = _resident("VmRSS", device)
 
