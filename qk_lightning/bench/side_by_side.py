@@ -52,15 +52,15 @@ class Timing:
     Args:
         entrant: who.
         seconds: of a step, in each turn, of the slowest rank.
-        details: medians over turns of what else the first rank told, seconds of a step; among it
-            `processor`, what the processor worked for it: what other processes take is not in it.
+        turns: what else the first rank told of each turn, seconds of a step; among it `processor`,
+            what the processor worked for it: what other processes take is not in it.
         memory: bytes by name, of the rank that held most.
         failed: why it could not be timed, "" where it was.
     """
 
     entrant: Entrant
     seconds: list[float] = field(default_factory=list)
-    details: dict[str, float] = field(default_factory=dict)
+    turns: list[dict[str, float]] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
     failed: str = ""
 
@@ -68,6 +68,15 @@ class Timing:
     def median(self) -> float:
         """Seconds of a step."""
         return statistics.median(self.seconds)
+
+    @property
+    def details(self) -> dict[str, float]:
+        """The median over turns of each thing that was told."""
+        names = dict.fromkeys(name for turn in self.turns for name in turn)
+        return {
+            name: statistics.median(turn[name] for turn in self.turns if name in turn)
+            for name in names
+        }
 
 
 def side_by_side(
@@ -113,7 +122,6 @@ class Arena:
         self._threads = threads
         self._open = contextlib.ExitStack()
         self._bells: dict[str, int] = {}
-        self._details: dict[str, list[dict[str, float]]] = {}
 
     def __enter__(self) -> Arena:
         """Make a folder for bells and logs."""
@@ -163,8 +171,7 @@ class Arena:
         told = self._hear(timing, "ready")
         if not timing.failed:
             timing.seconds.append(max(message["seconds"] for message in told.values()))
-            first = told[_keys(timing.entrant)[0]]
-            self._details.setdefault(timing.entrant.name, []).append(first["details"])
+            timing.turns.append(told[_keys(timing.entrant)[0]]["details"])
 
     def end(self, timing: Timing) -> None:
         """Let an entrant end.
@@ -176,10 +183,6 @@ class Arena:
         told = [message["memory"] for message in self._hear(timing, "memory").values()]
         for name in told[0] if told else ():
             timing.memory[name] = max(memory[name] for memory in told)
-        details = self._details.get(timing.entrant.name, [])
-        for name in details[0] if details else ():
-            values = [one[name] for one in details if name in one]
-            timing.details[name] = statistics.median(values)
 
     def _ring(self, timing: Timing, byte: bytes) -> None:
         for key in _keys(timing.entrant):

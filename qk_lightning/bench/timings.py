@@ -114,7 +114,7 @@ def as_json(timings: Sequence[Timing], about: dict[str, Any]) -> dict[str, Any]:
                 "seconds": timing.seconds,
                 "speed": ratio(timing, first) if can_compare else None,
                 "memory": timing.memory,
-                "details": timing.details,
+                "turns": timing.turns,
                 "failed": timing.failed,
             }
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qk_lightning.config.arguments import check_once
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.paths import check_output
 from qk_lightning.config.schema import names_of
@@ -90,6 +91,7 @@ def _train(options: argparse.Namespace, page: Path | None) -> int:
     from qk_lightning.bench.variants import entrants_of
 
     preset, *overrides = options.words or ["laptop/stage2"]
+    check_once(overrides)
     if "=" in preset:
         expected, fix = "a preset before its overrides", "qk bench train laptop/stage2 key=value"
         raise ConfigError(Problem("preset", preset, expected, fix))
@@ -101,6 +103,7 @@ def _train(options: argparse.Namespace, page: Path | None) -> int:
 def _prefix(options: argparse.Namespace, page: Path | None) -> int:
     from qk_lightning.bench.prefix import TEXT_LENGTHS, make_vlm, prefix_entrants
 
+    check_once(options.words)
     with tempfile.TemporaryDirectory() as folder:
         vlm, lengths = Path(folder) / "vlm", options.text_lengths or TEXT_LENGTHS
         entrants = prefix_entrants(vlm, options.words, options.steps, lengths)
