@@ -16,7 +16,7 @@ from qk_lightning.bench.timed_vlm import WAYS
 from qk_lightning.bench.variants import STEP, configuration
 
 PRESET = "laptop/stage2"
-WIDTH, NUM_LAYERS = 320, 9  # 8.9 M parameters
+WIDTH, NUM_LAYERS = 320, 9  # 8.6 M parameters
 TEXT_LENGTHS = (64, 512)
 NUM_QUERIES, BATCH = 64, 4
 VLM = "qk_lightning.bench.timed_vlm:run"

@@ -6,7 +6,7 @@ Not here: how they come about (side_by_side.py).
 from __future__ import annotations
 
 import json
-import platform
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +118,7 @@ def as_json(timings: Sequence[Timing], about: dict[str, Any]) -> dict[str, Any]:
                 "failed": timing.failed,
             }
         )
-    return {"machine": platform.platform(), **about, "rows": rows}
+    return {"cores": os.cpu_count(), **about, "rows": rows}
 
 
 def keep_json(file: Path, section: str, values: dict[str, Any]) -> None:

@@ -47,6 +47,11 @@ class PartHooks:
             undo()
         self._undo, self._depth = [], 0
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether a part is at work: an interrupt leaves it without a word."""
+        return self._depth > 0
+
     def _enter(self, family: str) -> None:
         self._depth += 1
         if self._depth == 1:

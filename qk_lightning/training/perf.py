@@ -119,6 +119,8 @@ class PerfCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave the parts as they were."""
+        if self._counter is not None and self._hooks.is_inside:
+            self._counter.__exit__(None, None, None)
         self._hooks.detach()
 
     def pause(self) -> None:
