@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from qk_lightning.bench.variants import entrants_of
 from qk_lightning.cli.main import build_parser, main
 from qk_lightning.cli.runs import NUM_ARGUMENTS
 from qk_lightning.cli.train import sweep_file
@@ -66,6 +67,9 @@ def plan(words: list[str]) -> None:
         assert options.action != "list" or main(words) == 0
     elif options.verb == "bench":
         assert set(options.only) <= {n for f in ("vlm", "connector", "head") for n in names_of(f)}
+        if options.what == "train":
+            preset, *overrides = options.words
+            assert entrants_of(preset, overrides, options.variants, 1, options.text_lengths)
     elif options.world.endswith(".jsonl"):
         assert main(words) == 0
     else:

@@ -1,14 +1,14 @@
-"""Floating-point operations of one sample's way through the parts, counted on the meta device.
+"""Floating-point operations: of one sample on the meta device, and of a step while it trains.
 
 Counted are matrix products, convolutions and attention, as torch's FlopCounterMode has them; a
 multiplication and an addition are two; attention counts all pairs, causal or not. Not counted:
-norms, activations, embeddings, and pictures on their way through the VLM.
+norms, activations, embeddings, and on the meta device pictures on their way through the VLM.
 B batch (1 here), T prompt tokens, K queries, D width of the VLM, N condition tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop
 
 from qk_lightning.parts.base import Part
 from qk_lightning.parts.connectors.masks import condition_mask
@@ -79,6 +80,73 @@ def count_flops(call: Callable[[], Any]) -> tuple[int | None, Any]:
         except Exception:  # whatever somebody's own code raises; the preflight says what is wrong
             return None, None
     return counter.get_total_flops(), result
+
+
+class TrainingFlops(TorchDispatchMode):
+    """Counts the forward passes inside it, and from them what their backward passes will cost.
+
+    A product costs once as much again backwards for each of its two factors that needs a
+    gradient: nothing for a prefix without gradient, once through a frozen layer, twice where the
+    weight learns. Attention costs twice as much. So what is computed again for checkpointed
+    blocks is not counted. Every operation runs as it would: no number changes.
+
+    Attributes:
+        total: operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        kind = func._overloadpacket
+        formula = sdpa_flop if kind in _MORE_ATTENTION else flop_registry.get(kind)
+        if formula is not None:
+            forward = formula(*args, **(kwargs or {}), out_val=result)
+            self.total += forward * (1 + _passes_back(kind, args))
+        return result
+
+
+_MORE_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu}
+
+
+def _passes_back(kind: Any, args: tuple[Any, ...]) -> int:
+    """Return how many times a product's cost its backward pass takes."""
+    if not torch.is_grad_enabled():
+        return 0
+    factors = [arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point()]
+    if "attention" in str(kind):
+        return 2 if any(factor.requires_grad for factor in factors[:3]) else 0
+    with_summand = kind in (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
+    return sum(factor.requires_grad for factor in factors[with_summand:][:2])
+
+
+def estimated_flops(found: Iterable[Cost], cfg: DictConfig) -> int | None:
+    """Estimate a training step from one sample's forward passes.
+
+    Args:
+        found: of `costs`.
+        cfg: the resolved configuration: what learns, and the global batch.
+
+    Returns:
+        Operations of all ranks; None where a pass could not be counted.
+    """
+    total = 0
+    for cost in found:
+        family = cost.name.split()[0]
+        if cost.flops is None:
+            return None
+        if family == "autoencoder" and cfg.data.cache_latents:
+            continue
+        learns = cfg.trainable.get(family)
+        passes = 3 if learns == "full" else 2  # a frozen or LoRA part hands the gradient on
+        if family == "autoencoder" or (cost.name == "vlm prefix" and learns is None):
+            passes = 1
+        total += cost.flops * passes
+    return total * cfg.trainer.global_batch_size or None
 
 
 def costs(parts: Mapping[str, Part], cfg: DictConfig) -> list[Cost]:

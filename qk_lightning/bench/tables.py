@@ -76,7 +76,8 @@ def write_section(page: Path, name: str, text: str) -> None:
     """
     marked = f"<!-- begin: {name} -->\n{text}\n<!-- end: {name} -->"
     old = page.read_text(encoding="utf-8") if page.is_file() else ""
-    section = re.compile(rf"<!-- begin: {name} -->.*?<!-- end: {name} -->", re.DOTALL)
+    word = re.escape(name)
+    section = re.compile(rf"<!-- begin: {word} -->.*?<!-- end: {word} -->", re.DOTALL)
     if section.search(old):
         new = section.sub(lambda _: marked, old)
     else:

@@ -242,9 +242,31 @@ def _add_tracking(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
 def _add_setup(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     doctor = _verb(verbs, "doctor", "doctor", "look whether all is there that the kit needs")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports the libraries")
-    bench = _verb(verbs, "bench", "bench", "try every vlm x connector x head, and count parameters")
-    bench.add_argument("what", choices=["parts"])
+    bench = _verb(
+        verbs, "bench", "bench", "try all triples of parts; time training steps side by side"
+    )
+    bench.add_argument(
+        "what",
+        choices=["parts", "train", "prefix"],
+        help="parts: every vlm x connector x head, and parameter counts; train: a preset's step"
+        " and variants of it; prefix: what the prefix split of a frozen VLM saves",
+    )
+    bench.add_argument(
+        "words", nargs="*", default=[], metavar="PRESET key=value", help="what to time"
+    )
     bench.add_argument("--only", nargs="+", default=[], metavar="PART", help="parts to keep to")
+    bench.add_argument(
+        "--variants",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="joint, compile, checkpointing, ddp, fsdp, bf16, unmeasured, or overrides in quotes",
+    )
+    bench.add_argument(
+        "--text-lengths", nargs="+", type=int, default=[], metavar="TOKENS", help="of every prompt"
+    )
+    bench.add_argument("--repetitions", type=int, default=None, help="turns of each (5)")
+    bench.add_argument("--steps", type=int, default=None, help="optimiser steps a turn (2)")
     bench.add_argument("--output", default=None, metavar="FILE", help="a page whose tables to fill")
     completion = _verb(verbs, "completion", "completion", "print a shell's code for the tab key")
     completion.add_argument(

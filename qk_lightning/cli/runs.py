@@ -47,14 +47,16 @@ def _list() -> int:
         return 0
     width = max(len(run.name) for run in found)
     head = f"{'run':<{width}}  {'state':<11} {'steps':>11} {'val/loss':>9} {'seconds':>8}"
-    print(f"{head} {'seed':>4}  made with")
+    print(f"{head} {'images/s':>8} {'seed':>4}  made with")
     for run in found:
         status = run.status
-        loss = run.last_metrics().get("val/loss")
+        metrics = run.last_metrics()
+        loss, speed = metrics.get("val/loss"), metrics.get("perf/images_per_second")
         steps = f"{status.get('step', 0)}/{status.get('max_steps', '?')}"
         shown = f"{loss:.4f}" if loss is not None else "-"
         seconds = status.get("seconds", 0.0)
         line = f"{run.name:<{width}}  {run.state:<11} {steps:>11} {shown:>9} {seconds:>8.0f}"
+        line += f" {speed:>8.1f}" if speed is not None else f" {'-':>8}"
         print(f"{line} {_seed(run):>4}  {_made_with(run)}".rstrip())
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 NUMBER = (int, float)
 STATUS: dict[str, type | tuple[type, ...]] = {
     "state": str, "step": int, "max_steps": int, "seconds": NUMBER, "seconds_per_step": NUMBER,
+    "flops_per_step": NUMBER, "peak_flops": NUMBER,
     "started": str, "finished": str, "error": str,
 }  # fmt: skip
 

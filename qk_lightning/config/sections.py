@@ -100,6 +100,8 @@ class Trainer:
         spike_threshold: a step whose loss or gradient norm is so many median absolute deviations
             above the median is logged as a spike, with its samples; null for none.
         spike_window: how many steps that median is taken over.
+        perf: measure speed, memory and the share of the device's peak, as metrics `perf/...`;
+            changes nothing in the results.
     """
 
     max_steps: int = 100
@@ -118,6 +120,7 @@ class Trainer:
     keep_best: str | None = None
     spike_threshold: float | None = 6.0
     spike_window: int = 100
+    perf: bool = True
 
 
 @dataclass
@@ -285,5 +288,6 @@ NOT_IN_IDENTITY = (
     "trainer.keep_best",
     "trainer.spike_threshold",
     "trainer.spike_window",
+    "trainer.perf",
     "validation.batch_size",
 )

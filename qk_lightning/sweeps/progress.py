@@ -203,8 +203,8 @@ def describe_message(message: dict[str, Any]) -> str:
     """Write a run's progress in one line.
 
     Args:
-        message: step, max_steps, loss, images_per_second, seconds_left and phase, as far as
-            known.
+        message: step, max_steps, loss, images_per_second, flops_utilization, seconds_left and
+            phase, as far as known.
     """
     words = []
     if "step" in message:
@@ -213,6 +213,8 @@ def describe_message(message: dict[str, Any]) -> str:
         words.append(f"loss {message['loss']:.4f}")
     if message.get("images_per_second"):
         words.append(f"{message['images_per_second']:.0f} images/s")
+    if message.get("flops_utilization"):
+        words.append(f"{message['flops_utilization']:.0%} of peak")
     if message.get("seconds_left"):
         words.append(f"{format_seconds(message['seconds_left'])} left")
     if message.get("phase"):

@@ -37,6 +37,7 @@ from qk_lightning.training.callbacks import ProgressCallback, Report, RunFolderL
 from qk_lightning.training.checkpoint_size import warn_before
 from qk_lightning.training.checkpoints import KEPT, keep_newest, step_of
 from qk_lightning.training.ema import EMACallback
+from qk_lightning.training.perf import PerfCallback
 from qk_lightning.training.quiet import quiet_lightning
 from qk_lightning.training.rank_check import RankError, check_parts
 from qk_lightning.training.ranks import Ranks, join
@@ -113,10 +114,12 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         for change in note_settings(run, cfg, ranks.world_size, step):
             log.info("%s goes on with other settings: %s", run.name, change)
     data = system.data_module(world, None)
-    progress = ProgressCallback(run, report, seconds_before)
+    perf = PerfCallback(run, cfg)
+    progress = ProgressCallback(run, perf.reporting(report), seconds_before)
     ema = EMACallback(cfg.ema.decay) if cfg.ema.decay else None
     loggers = [RunFolderLogger(run), *(_tracker(run, cfg) if ranks.is_first else [])]
-    watchers = [progress, *([ema] if ema else []), ValidationPictures(run)]
+    measured = [perf] if cfg.trainer.get("perf", True) else []  # an older run has none
+    watchers = [*measured, progress, *([ema] if ema else []), ValidationPictures(run)]
     watchers.append(StopBetweenSteps(run, ranks))
     trainer = make_trainer(run, cfg, data, watchers, loggers, ranks, Start(entries, checkpoint))
     device = trainer.strategy.root_device

@@ -78,7 +78,8 @@ class End:
             for file in sorted(run.weights.rglob("*.safetensors"))
             for name, tensor in load_file(file).items()
         }
-        return cls(weights, run.metrics())
+        rows = [row for row in run.metrics() if not row["metric"].startswith("perf/")]
+        return cls(weights, rows)
 
     def same_as(self, other: End) -> bool:
         """Tell whether two runs ended bit for bit alike."""
