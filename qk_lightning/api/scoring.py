@@ -196,7 +196,7 @@ def _check_numbers(limit: object, num_samples: object, seed: object = 0) -> None
 
 
 def _default_worlds(overrides: Sequence[str]) -> dict[str, World]:
-    from qk_lightning.cli.evaluate import default_worlds
+    from qk_lightning.cli.evaluate_folder import default_worlds
 
     worlds = default_worlds(overrides)
     for world in worlds.values():

@@ -183,7 +183,7 @@ def _vlm_costs(vlm: Part, num_queries: int) -> list[Cost]:
     model: Any = getattr(vlm, "model", None)
     cache: list[Any] = []
 
-    def run(length: int) -> Any:
+    def _run(length: int) -> Any:
         if not cache:
             cache.append(DynamicCache(config=model.config.get_text_config()))
         embeddings = torch.ones(1, length, vlm.hidden_size, dtype=model.dtype)
@@ -193,10 +193,10 @@ def _vlm_costs(vlm: Part, num_queries: int) -> list[Cost]:
 
     was_training = vlm.training
     vlm.eval()  # recomputed layers in training mode drop the cache
-    prefix, _ = count_flops(lambda: run(PROMPT_TOKENS))
+    prefix, _ = count_flops(lambda: _run(PROMPT_TOKENS))
     found = [Cost("vlm prefix", prefix, f"{PROMPT_TOKENS} tokens, no picture")]
     if num_queries:
-        read, _ = count_flops(lambda: run(num_queries))
+        read, _ = count_flops(lambda: _run(num_queries))
         found.append(Cost("vlm read", read, f"{num_queries} queries"))
     vlm.train(was_training)
     return found

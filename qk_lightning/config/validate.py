@@ -1,14 +1,13 @@
 """Checking a composed configuration: every problem of it at once, before any weight loads.
 
-Types and defaults come from the sections' dataclasses and from the parts' constructors.
+Types and defaults come from the sections' dataclasses and from the parts' constructors. Not here:
+numbers out of range (ranges.py), options that contradict each other (contradictions.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,11 +17,10 @@ from qk_lightning.config.contradictions import contradictions
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
 from qk_lightning.config.examples import example_of
 from qk_lightning.config.mixture import MixtureChecker
-from qk_lightning.config.paths import list_suites
+from qk_lightning.config.ranges import lora_problems, range_problems, top_level_problems
 from qk_lightning.config.resume import as_text, resume_problems
 from qk_lightning.config.schema import PART_FAMILIES, schema_of
 from qk_lightning.config.sections import (
-    RANGES,
     SECTIONS,
     TOP_LEVEL,
     Lora,
@@ -31,7 +29,6 @@ from qk_lightning.config.sections import (
 )
 
 HANDOVER = ("load", "merge", "new")
-MAX_NAME = 200  # `<name>-<identity>` and a temporary name beside it fit into 255 bytes
 
 
 def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
@@ -96,17 +93,7 @@ class _Checker:
         for key, (kind, default, _) in TOP_LEVEL.items():
             given = values.get(key, default)
             checked[key] = self._plain(key, as_text(given) if key == "resume" else given, kind)
-        seconds = checked["reference_seconds"]
-        if isinstance(seconds, float) and not 0 <= seconds < math.inf:
-            fix = "measure one run, or leave it out"
-            self._add("reference_seconds", seconds, "a finite number, 0 or more", fix)
-        for key in ("name", "stage"):
-            text = checked[key]
-            if text is None or not re.fullmatch(r"[A-Za-z0-9][\w.]*", str(text)):
-                expected = "letters, digits, _ and . (it names a folder)"
-                self._add(key, checked[key], expected, "choose another name")
-            elif len(str(text).encode()) > MAX_NAME:
-                self._add(key, text, f"a name of {MAX_NAME} bytes or less", "choose a shorter one")
+        self._add_all(top_level_problems(checked))
         checked["system"] = system
         for family in families:
             checked[family] = self._part(family, values.get(family), family)
@@ -121,13 +108,17 @@ class _Checker:
                 checked["data"]["world"] = self._part("world", world, "data.world")
         checked["trainable"] = self._trainable(values.get("trainable"), families)
         checked["from_parent"] = self._from_parent(values, families)
-        self._ranges(checked, families)
-        for problem in (*contradictions(checked), *resume_problems(checked)):
-            self._add(problem.key, problem.value, problem.expected, problem.fix)
+        self._add_all(range_problems(checked, families))
+        self._add_all(contradictions(checked))
+        self._add_all(resume_problems(checked))
         return checked
 
     def _add(self, key: str, value: object, expected: str, fix: str = "") -> None:
         self.problems.append(Problem(key, value, expected, fix, self._origin(key)))
+
+    def _add_all(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._add(problem.key, problem.value, problem.expected, problem.fix)
 
     def _origin(self, key: str) -> str:
         if key in self.origins:
@@ -235,7 +226,7 @@ class _Checker:
             elif isinstance(value, dict) and set(value) == {"lora"}:
                 if self._is_mapping(f"{key}.lora", value["lora"]):
                     lora = self._section(f"{key}.lora", value["lora"] or {}, Lora)
-                    self._lora_ranges(f"{key}.lora", lora)
+                    self._add_all(lora_problems(f"{key}.lora", lora))
                     checked[family] = {"lora": lora}
             elif value not in (None, "frozen"):
                 fix = "write `full`, `frozen` or `{lora: {rank: 16}}`"
@@ -245,12 +236,6 @@ class _Checker:
             fix = f"for example `trainable: {{{example}: full}}`"
             self._add("trainable", None, "at least one part that learns", fix)
         return checked
-
-    def _lora_ranges(self, key: str, lora: dict[str, Any]) -> None:
-        if isinstance(lora["rank"], int) and lora["rank"] < 1:
-            self._add(f"{key}.rank", lora["rank"], "1 or more", "for example 16")
-        if isinstance(lora["alpha"], float) and not 0 < lora["alpha"] < math.inf:
-            self._add(f"{key}.alpha", lora["alpha"], "a finite number above 0", "null = rank")
 
     def _from_parent(self, values: dict[str, Any], families: tuple[str, ...]) -> dict[str, Any]:
         node = values.get("from_parent")
@@ -271,40 +256,6 @@ class _Checker:
             elif value not in HANDOVER:
                 self._add(f"from_parent.{family}", value, " | ".join(HANDOVER), "choose one")
         return dict(node)
-
-    def _ranges(self, checked: dict[str, Any], families: tuple[str, ...]) -> None:
-        for key, (low, high) in RANGES.items():
-            section, name = key.split(".")
-            value = checked[section][name]
-            if not isinstance(value, int | float):
-                continue
-            if not low <= value <= high or not math.isfinite(value):
-                bounds = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-                expected = "a finite number" if low == -math.inf else f"a finite number, {bounds}"
-                self._add(key, value, expected, "choose a number in that range")
-        betas = checked["optimizer"]["betas"]
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            expected = "two numbers from 0 to below 1"
-            self._add("optimizer.betas", betas, expected, "for example [0.9, 0.95]")
-        trainer, data = checked["trainer"], checked["data"]
-        rows, groups = trainer["global_batch_size"], data["groups_per_step"]
-        if isinstance(rows, int) and isinstance(groups, int) and groups > 0 and rows % groups:
-            fix = f"choose a multiple of {groups}, or another data.groups_per_step"
-            self._add("trainer.global_batch_size", rows, f"a multiple of {groups} groups", fix)
-        for family, value in checked["optimizer"]["lr_scale"].items():
-            key = f"optimizer.lr_scale.{family}"
-            if family not in families:
-                self._add(key, value, "a part of the system", did_you_mean(family, families))
-            elif not 0 <= value < math.inf:
-                self._add(key, value, "a finite factor of 0 or more", "1 = the learning rate")
-        suites = list_suites()
-        for name in checked["validation"]["suites"]:
-            if name not in suites:
-                self._add("validation.suites", name, "a suite", did_you_mean(name, suites))
-        for task, weight in data["tasks"].items():
-            if not 0 <= weight < math.inf:
-                expected = "a finite weight of 0 or more"
-                self._add(f"data.tasks.{task}", weight, expected, "0 leaves the task out")
 
 
 def _options_of(family: str, node: Any) -> list[str]:

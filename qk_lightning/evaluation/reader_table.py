@@ -21,6 +21,7 @@ from qk_lightning.data.worlds.scenes import Scenes
 from qk_lightning.evaluation.aggregate import summarise_rows
 from qk_lightning.evaluation.controls import control_levels, reconstruct
 from qk_lightning.evaluation.levels import MEANINGS, NAMES
+from qk_lightning.evaluation.markdown_table import to_markdown
 from qk_lightning.evaluation.mutations import MUTATIONS, blurred, mutate, noisy
 from qk_lightning.evaluation.prompt_set import PromptSet, make_prompt_set
 from qk_lightning.evaluation.score import score_pictures
@@ -83,7 +84,7 @@ def _degraded(worlds: Mapping[str, World], count: int, codec: Part | None) -> st
             if metric in found["clean"]:
                 cells = [number(found.get(name, {}).get(metric)) for name in changes]
                 lines.append([label, metric, *cells, f"{spent:.1f}"])
-    return markdown(lines)
+    return to_markdown(lines)
 
 
 def _changes(codec: Part | None) -> dict[str, Callable[[Images], Images]]:
@@ -120,7 +121,7 @@ def _controls(worlds: Mapping[str, World], count: int, codec: Part | None) -> li
         lines = [[f"{name} ({len(prompts.items)} items)", *(NAMES[one] for one in controls)]]
         for metric in metrics:
             lines.append([metric, *(number(levels[one].get(metric)) for one in controls)])
-        blocks.append(markdown(lines))
+        blocks.append(to_markdown(lines))
     return blocks
 
 
@@ -137,7 +138,7 @@ def _matrices(worlds: Mapping[str, World], count: int) -> list[str]:
         lines = [[label, *tags]]
         for name in MUTATIONS:
             lines.append([name, *_share_right(prompts, world, name, tags)])
-        blocks.append(markdown(lines))
+        blocks.append(to_markdown(lines))
     return blocks
 
 
@@ -152,17 +153,6 @@ def _share_right(prompts: PromptSet, world: Scenes, name: str, tags: Sequence[st
     rows = score_pictures(prompts.suite, {"scenes": world}, here, images)
     right = {tag: [row["verdict"] for row in rows if row["tag"] == tag] for tag in tags}
     return [f"{np.mean(values):.2f}" if values else "-" for values in right.values()]
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Write cells as a Markdown table.
-
-    Args:
-        lines: lines of cells, the heading first.
-    """
-    heading, *body = lines
-    rule = ["---", *("---:" for _ in heading[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *body))
 
 
 def write_between_markers(path: Path, text: str) -> None:

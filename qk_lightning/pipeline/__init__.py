@@ -3,7 +3,8 @@
 `QueryKontextPipeline.from_run(RUN)("make the hair red", images=[("source", "me.png")], seed=1)`
 """
 
-from qk_lightning.pipeline.query_kontext import QueryKontextPipeline, check_sampling
+from qk_lightning.pipeline.drawing import check_sampling
+from qk_lightning.pipeline.query_kontext import QueryKontextPipeline
 from qk_lightning.pipeline.requests import Picture
 
 __all__ = ["Picture", "QueryKontextPipeline", "check_sampling"]

@@ -197,41 +197,59 @@ def build_page(
         names = gr.Dropdown(list(runs), value=list(chosen), multiselect=True, label="runs")
         prompt = gr.Textbox(value=start.get("prompt", ""), label="prompt", lines=2)
         with gr.Row():
-            labels = ["source", *(f"reference {n + 1}" for n in range(NUM_REFERENCES))]
-            values = list(start.get("images", ()))
-            values += [None] * (len(labels) - len(values))
-            ways: Any = ["upload", "clipboard"]
-            pictures = [
-                gr.Image(value=value, type="pil", label=label, height=180, sources=ways)
-                for label, value in zip(labels, values, strict=True)
-            ]
+            pictures = _picture_fields(start)
         with gr.Row():
             seeds = gr.Textbox(value=str(start.get("seeds", "0")), label="seeds, such as 0-3")
-            # Texts, since a field for numbers cannot be empty: a browser sends 0 for it.
-            numbers = [
-                gr.Textbox(value=_text(start.get(name)), label=label, placeholder="the run's own")
-                for name, label in NUMBERS.items()
-            ]
+            numbers = _number_fields(start)
         button = gr.Button("draw", variant="primary")
         # Pictures stay as small as they are.
         words = {"label": "a column a run, a row a seed", "object_fit": "scale-down"}
         gallery = gr.Gallery(format="png", height="auto", **words)
         said = gr.Markdown()
-
-        def draw(
-            names: list[str], prompt: str, seeds: str, *fields: Any
-        ) -> tuple[Any, str]:  # gradio hands over the fields in order
-            given, values = fields[: len(pictures)], fields[len(pictures) :]
-            roles = ["source", *["reference"] * NUM_REFERENCES]
-            images = [(r, p) for r, p in zip(roles, given, strict=True) if p is not None]
-            options = dict(zip(NUMBERS, map(_text, values), strict=True))
-            try:
-                grid = draw_grid(pipelines, names, prompt, images, seeds, options)
-            except ConfigError as error:
-                raise gr.Error(str(error), duration=None, print_exception=False) from error
-            return gr.Gallery(value=grid.pictures, columns=grid.columns), grid.said
-
         fields = [names, prompt, seeds, *pictures, *numbers]
-        outputs = [gallery, said]
-        gr.on([button.click, prompt.submit], draw, fields, outputs, api_name="draw")
+        outputs, asked = [gallery, said], [button.click, prompt.submit]
+        gr.on(asked, _drawer(pipelines), fields, outputs, api_name="draw")
     return page
+
+
+def _picture_fields(start: Mapping[str, Any]) -> list[Any]:
+    """Make a field for the source and one for each reference."""
+    import gradio as gr
+
+    labels = ["source", *(f"reference {n + 1}" for n in range(NUM_REFERENCES))]
+    values = list(start.get("images", ()))
+    values += [None] * (len(labels) - len(values))
+    ways: Any = ["upload", "clipboard"]
+    return [
+        gr.Image(value=value, type="pil", label=label, height=180, sources=ways)
+        for label, value in zip(labels, values, strict=True)
+    ]
+
+
+def _number_fields(start: Mapping[str, Any]) -> list[Any]:
+    """Make the fields of NUMBERS: texts, since a browser sends 0 for an empty field of numbers."""
+    import gradio as gr
+
+    return [
+        gr.Textbox(value=_text(start.get(name)), label=label, placeholder="the run's own")
+        for name, label in NUMBERS.items()
+    ]
+
+
+def _drawer(pipelines: Pipelines) -> Callable[..., tuple[Any, str]]:
+    """Return what the button does."""
+    import gradio as gr
+
+    def _draw(names: list[str], prompt: str, seeds: str, *fields: Any) -> tuple[Any, str]:
+        """Draw what the fields say; gradio hands them over in order, pictures, then numbers."""
+        roles = ["source", *["reference"] * NUM_REFERENCES]
+        given, values = fields[: len(roles)], fields[len(roles) :]
+        images = [(r, p) for r, p in zip(roles, given, strict=True) if p is not None]
+        options = dict(zip(NUMBERS, map(_text, values), strict=True))
+        try:
+            grid = draw_grid(pipelines, names, prompt, images, seeds, options)
+        except ConfigError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+        return gr.Gallery(value=grid.pictures, columns=grid.columns), grid.said
+
+    return _draw

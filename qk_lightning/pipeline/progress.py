@@ -36,7 +36,7 @@ class StepBar:
             return
         end, last = self._bar.n + steps, None
 
-        def watch(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        def _watch(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             nonlocal last
             sigma = args[1] if len(args) > 1 else options["sigma"]
             level = float(sigma.flatten()[0])
@@ -44,7 +44,7 @@ class StepBar:
                 last = level
                 self._bar.update()
 
-        handle = self._head.register_forward_pre_hook(watch, with_kwargs=True)
+        handle = self._head.register_forward_pre_hook(_watch, with_kwargs=True)
         try:
             yield
         finally:

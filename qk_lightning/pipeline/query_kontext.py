@@ -1,19 +1,17 @@
 """Drawing with a finished run: load its parts, then call it with prompts and images.
 
-Not here: reading the arguments (requests.py), noise, outputs, the progress bar.
-B pictures of 3 x H x W, N input images, C x h x w latents.
+Not here: reading the arguments (requests.py), drawing batch by batch (drawing.py), outputs.
+B pictures of 3 x H x W, C x h x w latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from qk_lightning.assembly.pipeline_folder import (
     KeepLora,
@@ -23,31 +21,18 @@ from qk_lightning.assembly.pipeline_folder import (
     write_pipeline,
 )
 from qk_lightning.assembly.weights import read_entries
-from qk_lightning.config.arguments import check_counts, check_numbers, check_seed
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.export_target import check_choice, check_target
 from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.find_runs import find_run
 from qk_lightning.config.paths import user_path
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.data.collate import to_unit
-from qk_lightning.data.pictures import load_picture
-from qk_lightning.data.sample import Batch
-from qk_lightning.pipeline.noise import Generators, check_generator, draw_noise
+from qk_lightning.pipeline.drawing import STEPS, draw_requests, sampling
+from qk_lightning.pipeline.noise import Generators, Noise
 from qk_lightning.pipeline.outputs import Output, OutputType, as_output, check_output_type
-from qk_lightning.pipeline.progress import step_bar
-from qk_lightning.pipeline.requests import (
-    Picture,
-    Request,
-    Size,
-    check_requests,
-    groups_of,
-    make_requests,
-)
+from qk_lightning.pipeline.requests import Picture, Size, check_requests, make_requests
 from qk_lightning.systems.base import build_system
 from qk_lightning.systems.query_kontext import QueryKontext
-
-STEPS = "num_inference_steps"
 
 
 class QueryKontextPipeline:
@@ -229,81 +214,15 @@ class QueryKontextPipeline:
         requests = make_requests(
             prompt, sources, references, images, roles, height, width, self.size
         )
-        check_counts(num_images=num_images)
-        check_seed("seed", seed)
-        check_generator(generator, seed, len(requests) * num_images)
+        noise = Noise(num_images, seed, generator)
+        noise.check(len(requests))
         check_output_type(output_type)
-        with self._sampling(num_inference_steps, guidance_scale, image_guidance_scale):
+        numbers = {STEPS: num_inference_steps, "guidance_scale": guidance_scale}
+        with sampling(self.system, **numbers, image_guidance_scale=image_guidance_scale):
             check_requests(self.system, requests)
-            drawn = self._draw(requests, num_images, seed, generator, output_type == "latent")
+            is_latent = output_type == "latent"
+            drawn = draw_requests(self.system, requests, noise, is_latent, self._bar)
         return as_output(drawn, output_type)
-
-    def _draw(
-        self,
-        requests: Sequence[Request],
-        num_images: int,
-        seed: int,
-        generator: Generators,
-        is_latent: bool,
-    ) -> list[Tensor]:
-        """Draw every request, batch by batch, and put the results in the order asked."""
-        groups = list(groups_of(requests))
-        batches = [self._batch([requests[place] for place in of], num_images) for of in groups]
-        shapes = {
-            place: self.system.latent_shape(batch)
-            for places, batch in zip(groups, batches, strict=True)
-            for place in places
-        }
-        ordered = [shapes[place] for place in range(len(requests))]
-        noise = draw_noise(ordered, num_images, seed, generator)
-        found: dict[int, Tensor] = {}
-        steps = int(self.system.config.sampling[STEPS])
-        with step_bar(self.system.head, steps * len(groups), self._bar) as bar:
-            for places, batch in zip(groups, batches, strict=True):
-                with bar.batch(steps):
-                    starts = torch.cat([noise[place] for place in places]).to(self.device)
-                    latents = self.system.sample(batch.to(self.device), starts)
-                kept = latents
-                if not is_latent:
-                    kept = self.system.autoencoder.decode(latents).clamp(-1, 1)
-                for place, of_prompt in zip(places, kept.split(num_images), strict=True):
-                    found[place] = of_prompt
-        return [image for place in range(len(requests)) for image in found[place]]
-
-    def _batch(self, requests: Sequence[Request], num_images: int) -> Batch:
-        """Stack requests of one layout, each `num_images` times."""
-        first = requests[0]
-        count = len(requests) * num_images
-        size = (first.height, first.width)
-        images = None
-        if first.roles:
-            read = [[to_unit(load_picture(p, size)) for p in item.images] for item in requests]
-            stacked = torch.stack([torch.stack(pictures) for pictures in read])
-            images = stacked.repeat_interleave(num_images, 0)
-        return Batch(
-            ids=[str(number) for number in range(count)],
-            index=torch.arange(count),
-            task=first.task,
-            prompts=[item.prompt for item in requests for _ in range(num_images)],
-            images=images,
-            roles=first.roles,
-            target=torch.zeros(count, 3, *size),
-        )
-
-    @contextmanager
-    def _sampling(
-        self, steps: int | None, text: float | None, image: float | None
-    ) -> Iterator[None]:
-        """Let the system sample with these numbers for a while."""
-        given = {STEPS: steps, "guidance_scale": text, "image_guidance_scale": image}
-        check_sampling(**given)
-        options = self.system.config.sampling
-        own = dict(options)
-        options.update({name: value for name, value in given.items() if value is not None})
-        try:
-            yield
-        finally:
-            options.update(own)
 
 
 def check_device(device: str | torch.device) -> None:
@@ -321,19 +240,6 @@ def check_device(device: str | torch.device) -> None:
         reason = str(error).splitlines()[0]
         problem = Problem("device", str(device), f"a device of this machine ({reason})", "use cpu")
         raise ConfigError(problem) from error
-
-
-def check_sampling(**given: float | None) -> None:
-    """See that pictures can be drawn with these numbers.
-
-    Args:
-        **given: `num_inference_steps` and scales of guidance; None = the run's own.
-
-    Raises:
-        ConfigError: with those that are out of range.
-    """
-    check_counts([STEPS], **{STEPS: given.get(STEPS)})
-    check_numbers(**given)
 
 
 def _for_drawing(cfg: DictConfig) -> DictConfig:

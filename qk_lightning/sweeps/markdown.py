@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.paths import BUILTIN, resolve_path
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order
+from qk_lightning.evaluation.markdown_table import to_markdown
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
@@ -21,7 +22,6 @@ from qk_lightning.sweeps.tables import (
     format_parameters,
     other_code,
     stage_cells,
-    to_markdown,
 )
 
 CARD_LINES = 2

@@ -97,7 +97,8 @@ def _code() -> str:
     here = Path(__file__).parent
     names = ("markdown", "plots", "report", "results", "statistics", "tables")
     files = [here / f"{name}.py" for name in names]
-    files += [here.parent / "tracking/sample_grid.py", here.parent / "evaluation/levels.py"]
+    others = ("tracking/sample_grid", "evaluation/levels", "evaluation/markdown_table")
+    files += [here.parent / f"{name}.py" for name in others]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

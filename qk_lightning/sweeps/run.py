@@ -114,16 +114,11 @@ def run_sweep(
     if plan.file.path is not None:
         write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))
     tracked = _experiments(plan)
-    tracking_error = ""
     with Pool(plan.file.slots, plan.file.threads, preload) as pool:
         outcome = _train(plan, doomed, pool, plain, target, tracked)
         result = write_report(plan, describe_failures(plan, outcome))
-        if tracked and not outcome.interrupted and not is_logged(plan.folder, result["inputs"]):
-            try:
-                job = Job("sweep in MLflow", LOG_SWEEP, (str(plan.folder),), plan.folder)
-                tracking_error = _call(pool, job)
-            except RuntimeError as error:
-                tracking_error = str(error)
+        is_whole = tracked and not outcome.interrupted
+        tracking_error = _log(pool, plan, result["inputs"]) if is_whole else ""
     uri = store_uri() if tracked else None
     done = SweepResult(plan, outcome, plan.folder / REPORT_FILE, result, uri, tracking_error)
     write(done.describe())
@@ -190,6 +185,16 @@ def _prepare(pool: Pool, progress: PlainProgress, folder: Path, experiment: str)
     progress.say(f"MLflow store {store_uri()}, experiment {experiment}")
     if away := _call(pool, Job("MLflow store", ENSURE_STORE, (experiment,), folder)):
         progress.say(f"MLflow does not answer; the runs do without it: {away}")
+
+
+def _log(pool: Pool, plan: SweepPlan, inputs: Any) -> str:
+    """Write the sweep's own MLflow run, unless one of the same inputs is there; say why not."""
+    if is_logged(plan.folder, inputs):
+        return ""
+    try:
+        return str(_call(pool, Job("sweep in MLflow", LOG_SWEEP, (str(plan.folder),), plan.folder)))
+    except RuntimeError as error:
+        return str(error)
 
 
 def _call(pool: Pool, job: Job) -> Any:

@@ -191,17 +191,6 @@ def other_code(rows: Sequence[TableRow]) -> list[str]:
     return [f"* other code: {describe_changes(files)}"] if files else []
 
 
-def to_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Write cells as a Markdown table.
-
-    Args:
-        lines: lines of cells, the heading first.
-    """
-    heading, *body = lines
-    rule = ["---", *("---:" for _ in heading[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *body))
-
-
 def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> str:
     """Write one stage's rows for a terminal: a line a row and metric, and one for the controls.
 

@@ -1,6 +1,6 @@
 """Condition dropout: which samples train without prompt or images, so that guidance has a floor.
 
-Not here: the random numbers; they are functions of (seed, sample), drawn by the system.
+Not here: guidance itself (guidance.py). Draws are functions of (seed, sample).
 B samples of one micro-batch, which has one layout: images that are dropped sample by sample turn
 black and keep their place; images that leave take the whole group's with them.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qk_lightning.config.errors import Problem
+from qk_lightning.data.randomness import uniform
 from qk_lightning.data.sample import Batch
 from qk_lightning.parts.base import Part
 
@@ -93,6 +94,66 @@ def dropped_conditions(
         return none, draws < shares.image
     no_prompt = shares.prompt + shares.joint
     return draws < no_prompt, (draws >= shares.prompt) & (draws < no_prompt + shares.image)
+
+
+def drop_conditions(
+    batch: Batch,
+    policy: str,
+    shares: Shares,
+    *,
+    seed: int,
+    group_size: int,
+    autoencoder: Part,
+) -> Batch:
+    """Take prompts or images from some samples of a training micro-batch, as the policy says.
+
+    Args:
+        batch: A training micro-batch.
+        policy: independent, metaquery or instruction.
+        shares: How often.
+        seed: Of the draws, one a sample.
+        group_size: Samples of a group, which have one layout.
+        autoencoder: As in `blacken`.
+
+    Returns:
+        The batch to train on.
+    """
+    if policy == "independent":
+        return _drop_independently(batch, shares, seed, group_size)
+    draws = uniform(seed, "condition_dropout", batch.index)
+    has_images = batch.images is not None
+    prompts, images = dropped_conditions(policy, batch.task, has_images, draws, shares)
+    batch = empty_prompts(batch, prompts)
+    return blacken(batch, images, autoencoder) if has_images else batch
+
+
+def _drop_independently(batch: Batch, shares: Shares, seed: int, group_size: int) -> Batch:
+    if shares.prompt:
+        draws = uniform(seed, "prompt_dropout", batch.index)
+        batch = empty_prompts(batch, draws < shares.prompt)
+    if shares.image and batch.images is not None:
+        # Without images a micro-batch has another layout, so a whole group loses them.
+        first = batch.index[:1] // group_size * group_size
+        if uniform(seed, "image_dropout", first).item() < shares.image:
+            batch = without_images(batch)
+    return batch
+
+
+def images_dropped(batch: Batch, policy: str, autoencoder: Part) -> Batch:
+    """Return a batch as training shows it where all images are dropped.
+
+    Args:
+        batch: Any batch with images.
+        policy: independent, metaquery or instruction.
+        autoencoder: As in `blacken`.
+
+    Returns:
+        No images, or black ones where the policy blackens them.
+    """
+    if policy == "independent":
+        return without_images(batch)
+    every = torch.ones(batch.batch_size, dtype=torch.bool, device=batch.index.device)
+    return blacken(batch, every, autoencoder)
 
 
 def empty_prompts(batch: Batch, dropped: Tensor) -> Batch:

@@ -26,11 +26,9 @@ from qk_lightning.parts.connectors.masks import condition_mask
 from qk_lightning.systems.base import System
 from qk_lightning.systems.dropout import (
     Shares,
-    blacken,
-    dropped_conditions,
-    empty_prompts,
+    drop_conditions,
+    images_dropped,
     share_problems,
-    without_images,
 )
 from qk_lightning.systems.guidance import guidance_terms
 
@@ -224,41 +222,15 @@ class QueryKontext(System):
         Returns:
             The batch to train on.
         """
-        if self.dropout == "independent":
-            return self._drop_independently(batch)
-        draws = uniform(self.seed, "condition_dropout", batch.index)
-        has_images = batch.images is not None
-        prompts, images = dropped_conditions(
-            self.dropout, batch.task, has_images, draws, self.shares
+        config = self.config
+        return drop_conditions(
+            batch,
+            self.dropout,
+            self.shares,
+            seed=self.seed,
+            group_size=config.trainer.global_batch_size // config.data.groups_per_step,
+            autoencoder=self.autoencoder,
         )
-        batch = empty_prompts(batch, prompts)
-        return blacken(batch, images, self.autoencoder) if has_images else batch
-
-    def _drop_independently(self, batch: Batch) -> Batch:
-        if self.shares.prompt:
-            draws = uniform(self.seed, "prompt_dropout", batch.index)
-            batch = empty_prompts(batch, draws < self.shares.prompt)
-        if self.shares.image and batch.images is not None:
-            # Without images a micro-batch has another layout, so a whole group loses them.
-            group_size = self.config.trainer.global_batch_size // self.config.data.groups_per_step
-            first = batch.index[:1] // group_size * group_size
-            if uniform(self.seed, "image_dropout", first).item() < self.shares.image:
-                batch = without_images(batch)
-        return batch
-
-    def without_images(self, batch: Batch) -> Batch:
-        """Return a batch as training shows it where images are dropped.
-
-        Args:
-            batch: any batch with images.
-
-        Returns:
-            No images, or black ones where the policy blackens them.
-        """
-        if self.dropout == "independent":
-            return without_images(batch)
-        every = torch.ones(batch.batch_size, dtype=torch.bool, device=batch.index.device)
-        return blacken(batch, every, self.autoencoder)
 
     def latent_shape(self, batch: Batch) -> tuple[int, int, int]:
         """Return (C, h, w) of a batch's target."""
@@ -312,7 +284,8 @@ class QueryKontext(System):
         self, batch: Batch, text_scale: float, image_scale: float
     ) -> list[tuple[float, Condition]]:
         guidance = self.config.sampling.get("guidance") or "text_and_image"  # an older run has none
-        terms = guidance_terms(guidance, batch, text_scale, image_scale, self.without_images)
+        no_images = partial(images_dropped, policy=self.dropout, autoencoder=self.autoencoder)
+        terms = guidance_terms(guidance, batch, text_scale, image_scale, no_images)
         return [(weight, self.condition(item)) for weight, item in terms]
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from qk_lightning.cli.evaluate import default_worlds, warn_of_missing
+from qk_lightning.cli.evaluate_folder import default_worlds, warn_of_missing
 from qk_lightning.cli.main import USER_ERROR, main
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.paths import list_suites

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from qk_lightning.data.worlds.avatars import Avatars
 from qk_lightning.evaluation.avatar_reader import AvatarReader
@@ -92,7 +93,6 @@ def test_two_people_that_changed_places_are_told_apart(world, reader):
 
 
 def test_takes_tensors_and_refuses_wrong_shapes(world, reader):
-    torch = pytest.importorskip("torch")
     images, facts, _ = val(world, "text_to_image")
     tensor = (torch.from_numpy(images[:2]) / 127.5 - 1).requires_grad_()
     assert [verdict.score for verdict in reader.verdicts(tensor, facts[:2])] == [1, 1]

@@ -165,9 +165,8 @@ def test_a_stage_continues_from_an_exported_folder(
     (folder / "queries" / "x").replace(folder / "queries" / "model.safetensors")
     (other,) = plan_chain(words[0], words[1:])
     assert other.identity != plan.identity
-    assert (
-        main(["generate", run.name, "--prompt", ""]) == 0
-    )  # the queries were its own, the rest is unchanged
+    # The queries were its own, the rest is unchanged.
+    assert main(["generate", run.name, "--prompt", "", "--output", str(tmp_path / "out")]) == 0
     child = qk.export(run, tmp_path / "child")
     assert [item["stage"] for item in ExportedFolder(child).chain] == ["stage1", "stage2", "stage3"]
 

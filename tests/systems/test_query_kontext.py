@@ -12,7 +12,8 @@ from qk_lightning.assembly.weights import starting_entries
 from qk_lightning.config.compose import compose
 from qk_lightning.data.sample import Batch
 from qk_lightning.systems.base import build_system
-from qk_lightning.systems.query_kontext import QueryKontext, without_images
+from qk_lightning.systems.dropout import without_images
+from qk_lightning.systems.query_kontext import QueryKontext
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")
 

@@ -1,30 +1,26 @@
-"""What all heads share: how pictures enter, what is masked, what is never read; conditions.
+"""What all heads share: the way in and out, how pictures enter, what is never read.
 
-Not here: the architectures (a file each), tokens (tokens.py), channels (channels.py).
-B batch, L condition tokens of width Dc.
+Not here: the architectures (a file each), tokens (tokens.py), channels (channels.py), padding of
+the condition (condition.py), options that cannot be (options.py). B batch, C latent channels,
+h x w latent cells, L condition tokens of width Dc, N input pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from qk_lightning.config.errors import Problem
+from qk_lightning.parts.base import weights_dtype
 from qk_lightning.parts.diffusers_part import DiffusersPart
-
-MAY_BE_ZERO = ("num_image_slots", "num_single_layers", "dual_attention_layers", "guidance_embed")
+from qk_lightning.parts.heads.condition import masked_condition
 
 
 class DiffusionHead(DiffusersPart):
     """A denoiser: noisy latents, noise level, condition and input pictures in, velocity out.
 
-    Every head is called as `head(noisy_latents, sigma, condition, condition_mask, image_latents,
-    roles)`: [B, C, h, w], [B] in [0, 1], [B, L, Dc], [B, L] bool, [B, N, C, h', w'] or None, N
-    roles; it returns [B, C, h, w].
+    A head is called through `forward`, here; a subclass writes `predict`.
 
     Attributes:
         image_entry: Low-level pictures enter as `tokens` of the sequence (any number of them), or
@@ -42,6 +38,74 @@ class DiffusionHead(DiffusersPart):
     condition_size: int
     cell_multiple: int = 1
     max_cells: int | None = None
+
+    def forward(
+        self,
+        noisy_latents: Tensor,
+        sigma: Tensor,
+        condition: Tensor,
+        condition_mask: Tensor,
+        image_latents: Tensor | None = None,
+        roles: tuple[str, ...] = (),
+    ) -> Tensor:
+        """Predict the velocity; it is computed in the weights' dtype, whatever the inputs'.
+
+        A head that was pretrained under `ddpm` predicts what it was trained on, noise or v.
+
+        Args:
+            noisy_latents: [B, C, h, w].
+            sigma: [B] in [0, 1].
+            condition: [B, L, Dc]; L may be 0.
+            condition_mask: [B, L] bool, False where a token is padding.
+            image_latents: [B, N, C, h', w'] of the input pictures, or None; those that enter as
+                channels have the target's size.
+            roles: `source` or `reference` for each of the N pictures.
+
+        Returns:
+            velocity [B, C, h, w] in the dtype of `noisy_latents`.
+
+        Raises:
+            ValueError: A size that the head cannot cut into tokens; pictures that do not fit it:
+                their number, roles or size.
+        """
+        self.check_size(noisy_latents, "noisy_latents")
+        self.check_images(noisy_latents, image_latents, roles)
+        dtype = weights_dtype(self.model)
+        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
+        if image_latents is not None:  # pictures are never more precise than the target
+            image_latents = image_latents.to(noisy_latents).to(dtype)
+        noisy = noisy_latents.to(dtype)
+        velocity = self.predict(
+            noisy, sigma, condition, condition_mask, image_latents, tuple(roles)
+        )
+        return velocity.to(noisy_latents.dtype)
+
+    def predict(
+        self,
+        noisy_latents: Tensor,
+        sigma: Tensor,
+        condition: Tensor,
+        condition_mask: Tensor,
+        image_latents: Tensor | None,
+        roles: tuple[str, ...],
+    ) -> Tensor:
+        """Call the model: the part of `forward` that is a head's own, called by nobody else.
+
+        Sizes and the number of roles are right by now; all but sigma and the mask are in the
+        weights' dtype. The condition has a token or more, and zeros in place of padding.
+
+        Args:
+            noisy_latents: As in `forward`.
+            sigma: As in `forward`, in any dtype.
+            condition: As in `forward`; L is 1 or more.
+            condition_mask: As in `forward`.
+            image_latents: As in `forward`.
+            roles: As in `forward`.
+
+        Returns:
+            velocity [B, C, h, w].
+        """
+        raise NotImplementedError
 
     def unread(self) -> list[nn.Module]:
         """Modules whose output never reaches the velocity.
@@ -76,6 +140,23 @@ class DiffusionHead(DiffusersPart):
         """
         return None
 
+    def check_images(
+        self, noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...]
+    ) -> None:
+        """See that the input pictures fit this head and the target.
+
+        Args:
+            noisy_latents: [B, C, h, w].
+            image_latents: [B, N, C, h', w'], or None.
+            roles: One a picture.
+
+        Raises:
+            ValueError: A size that the head cannot cut into tokens, or not a role for each.
+        """
+        if image_latents is not None:
+            self.check_size(image_latents, "image_latents")
+        check_roles(image_latents, roles)
+
     def check_size(self, latents: Tensor, name: str) -> None:
         """See that latents have a size that the head can cut into tokens.
 
@@ -100,113 +181,16 @@ class DiffusionHead(DiffusersPart):
             )
 
 
-def check_counts(options: Mapping[str, Any]) -> None:
-    """Refuse sizes and counts of which there cannot be so few.
+def check_roles(image_latents: Tensor | None, roles: Sequence[str]) -> None:
+    """See that every picture has a role.
 
     Args:
-        options: A head's constructor arguments; those that are no numbers are passed over.
+        image_latents: [B, N, C, h', w'], or None.
+        roles: One a picture.
 
     Raises:
-        ValueError: Lists every wrong one.
+        ValueError: Their numbers differ.
     """
-    problems = []
-    for key, value in options.items():
-        numbers = value if isinstance(value, list) else [value]
-        numbers = [n for n in numbers if isinstance(n, int | float) and not isinstance(n, bool)]
-        may_be_zero = key in MAY_BE_ZERO
-        too_few = any(n < 0 or (n == 0 and not may_be_zero) for n in numbers)
-        if too_few or (value == [] and not may_be_zero):
-            expected = "0 or more" if may_be_zero else "more than 0"
-            problems.append(f"{key}: {value}, expected {expected}")
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def channel_problem(options: Mapping[str, Any], holds: str, wanted: str) -> Problem:
-    """Say that a checkpoint was trained on the latents of another autoencoder.
-
-    Args:
-        options: The head's constructor arguments.
-        holds: What its model does, such as `reads 32 channels`.
-        wanted: The model that would fit.
-
-    Returns:
-        The problem, whose fix is a new head, or the autoencoder that was.
-    """
-    expected = f"{wanted}: the autoencoder gives {options['latent_channels']} channels a cell, and "
-    expected += f"the checkpoint fixes that its model {holds}"
-    null = [f"head.{key}=null" for key in ("path", "subfolder") if options.get(key)]
-    fix = f"set {' and '.join(null)} for a new head of the right size, or the autoencoder that "
-    return Problem("path", options["path"], expected, fix + "the checkpoint was trained with")
-
-
-def axes_problem(axes: Sequence[int], head_dim: int) -> Problem | None:
-    """Say why the rotary channels of three axes do not share out an attention head.
-
-    Args:
-        axes: Channels for (index, row, column).
-        head_dim: Width of an attention head.
-
-    Returns:
-        What is wrong, or None.
-    """
-    if len(axes) == 3 and sum(axes) == head_dim and not any(n % 2 for n in axes):
-        return None
-    expected = f"three even numbers that sum to attention_head_dim = {head_dim}"
-    side = head_dim * 3 // 16 * 2
-    fix = f"set head.axes_dims_rope=[{head_dim - 2 * side},{side},{side}]"
-    if not side or head_dim % 2:
-        fix = "set head.attention_head_dim to an even number of 6 or more, and the axes to match"
-    return Problem("axes_dims_rope", list(axes), expected, fix)
-
-
-def masked_condition(
-    condition: Tensor, condition_mask: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Prepare a condition for attention: zeros in place of padding, and never no token at all.
-
-    What stands in padding may be anything, and not every attention kernel takes no keys.
-
-    Args:
-        condition: [B, L, Dc]; L may be 0.
-        condition_mask: [B, L] bool, False where a token is padding.
-        dtype: That of the head's weights.
-
-    Returns:
-        The same with L of 1 or more.
-    """
-    if not condition.shape[1]:
-        condition = functional.pad(condition, (0, 0, 0, 1))
-        condition_mask = functional.pad(condition_mask, (0, 1), value=False)
-    return condition.to(dtype).masked_fill(~condition_mask[..., None], 0.0), condition_mask
-
-
-def padding_last(condition: Tensor, condition_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Move padding behind the tokens, for heads that count condition tokens from the first.
-
-    Args:
-        condition: [B, L, Dc].
-        condition_mask: [B, L] bool.
-
-    Returns:
-        Both in the new order; that of the tokens is kept.
-    """
-    order = (~condition_mask).byte().argsort(dim=1, stable=True)
-    ordered = condition.gather(1, order[..., None].expand_as(condition))
-    return ordered, condition_mask.gather(1, order)
-
-
-def key_mask(condition_mask: Tensor, num_before: int = 0, num_after: int = 0) -> Tensor | None:
-    """Mask padding as keys of joint attention: True may be attended to.
-
-    Args:
-        condition_mask: [B, L] bool.
-        num_before: Image tokens that stand before the condition.
-        num_after: Image tokens that stand behind it.
-
-    Returns:
-        [B, 1, 1, num_before + L + num_after] bool; None where nothing is padding.
-    """
-    if bool(condition_mask.all()):
-        return None
-    return functional.pad(condition_mask, (num_before, num_after), value=True)[:, None, None]
+    num_images = 0 if image_latents is None else image_latents.shape[1]
+    if num_images != len(roles):
+        raise ValueError(f"roles: {roles} for {num_images} input pictures; give one for each.")

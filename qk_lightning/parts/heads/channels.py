@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.parts.heads.base import DiffusionHead, channel_problem
-from qk_lightning.parts.heads.tokens import check_roles
+from qk_lightning.parts.heads.base import DiffusionHead, check_roles
+from qk_lightning.parts.heads.options import channel_problem
 
 
 class ChannelHead(DiffusionHead):
@@ -83,23 +83,19 @@ class ChannelHead(DiffusionHead):
         """
         return slot_problem(roles, self.num_image_slots or 0)
 
-    def join(
+    def check_images(
         self, noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...]
-    ) -> Tensor:
-        """Put the noisy latents and the pictures side by side, in the weights' order.
+    ) -> None:
+        """See that the input pictures fit the slots and the target.
 
         Args:
             noisy_latents: [B, C, h, w].
             image_latents: [B, N, C, h, w], or None.
             roles: One a picture.
 
-        Returns:
-            [B, C * (1 + K), h, w].
-
         Raises:
             ValueError: Pictures that do not fit: their number, roles or size.
         """
-        self.check_size(noisy_latents, "noisy_latents")
         check_roles(image_latents, roles)
         if problem := self.image_problem(roles):
             raise ValueError(problem)
@@ -109,11 +105,25 @@ class ChannelHead(DiffusionHead):
                 f"{tuple(noisy_latents.shape[-2:])}; pictures that enter as channels need the "
                 "target's size: resize them, or take a head that reads them as tokens (flux)."
             )
+
+    def join(
+        self, noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...]
+    ) -> Tensor:
+        """Put the noisy latents and the pictures side by side, in the weights' order.
+
+        Args:
+            noisy_latents: [B, C, h, w].
+            image_latents: [B, N, C, h, w] in the same dtype, or None; `check_images` let them in.
+            roles: One a picture.
+
+        Returns:
+            [B, C * (1 + K), h, w].
+        """
         pieces = [noisy_latents]
         pieces += [torch.zeros_like(noisy_latents)] * (self.num_image_slots or 0)
         for place, slot in enumerate(slots_of(roles)):
             assert image_latents is not None
-            pieces[slot] = image_latents[:, place].to(noisy_latents)
+            pieces[slot] = image_latents[:, place]
         return torch.cat(pieces, dim=1)
 
     @property

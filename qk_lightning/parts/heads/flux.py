@@ -13,15 +13,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import (
-    DiffusionHead,
-    axes_problem,
-    channel_problem,
-    check_counts,
-    key_mask,
-    masked_condition,
-)
+from qk_lightning.parts.heads.base import DiffusionHead
+from qk_lightning.parts.heads.condition import key_mask
+from qk_lightning.parts.heads.options import axes_problem, channel_problem, check_counts
 from qk_lightning.parts.heads.positions import image_positions
 from qk_lightning.parts.heads.tokens import image_sequence, size_of, to_cells
 
@@ -122,43 +116,28 @@ class Flux(DiffusionHead):
         """
         return [*self.model.transformer_blocks, *self.model.single_transformer_blocks]
 
-    def forward(
+    def predict(
         self,
         noisy_latents: Tensor,
         sigma: Tensor,
         condition: Tensor,
         condition_mask: Tensor,
-        image_latents: Tensor | None = None,
-        roles: tuple[str, ...] = (),
+        image_latents: Tensor | None,
+        roles: tuple[str, ...],
     ) -> Tensor:
-        """Predict the velocity; it is computed in the weights' dtype, whatever the inputs'.
+        """Attend over the target's tokens, then each input picture's.
 
-        Args:
-            noisy_latents: [B, C, h, w].
-            sigma: [B] in [0, 1].
-            condition: [B, L, Dc]; L may be 0.
-            condition_mask: [B, L] bool, False where a token is padding.
-            image_latents: [B, N, C, h', w'] of the input pictures, or None.
-            roles: `source` or `reference` for each of the N pictures.
-
-        Returns:
-            velocity [B, C, h, w] in the dtype of `noisy_latents`.
-
-        Raises:
-            ValueError: As many roles as pictures are needed, and sides that are multiples of the
-                patch; see also `image_positions`.
+        As `DiffusionHead.predict`; pictures may have a size of their own.
         """
-        dtype, size = weights_dtype(self.model), size_of(noisy_latents, self.patch)
-        tokens, ids = self._image_tokens(noisy_latents, image_latents, roles)
-        tokens = tokens.to(dtype)
-        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
-        config = self.model.config
+        size, config = size_of(noisy_latents, self.patch), self.model.config
+        tokens, image_size = image_sequence(noisy_latents, image_latents, self.patch)
+        ids = image_positions(size, image_size, roles, self.positions).to(tokens.device)
         guidance = tokens.new_full((len(tokens),), self.guidance_embed)
         output = self.model(
             hidden_states=tokens,
             encoder_hidden_states=condition,
             pooled_projections=tokens.new_zeros(len(tokens), config.pooled_projection_dim),
-            timestep=sigma.to(dtype),
+            timestep=sigma.to(tokens.dtype),
             guidance=guidance if config.guidance_embeds else None,
             img_ids=ids,
             txt_ids=ids.new_zeros(condition.shape[1], 3),
@@ -167,20 +146,7 @@ class Flux(DiffusionHead):
             },
             return_dict=False,
         )[0]
-        velocity = to_cells(output[:, : size[0] * size[1]], size, self.patch)
-        return velocity.to(noisy_latents.dtype)
-
-    def _image_tokens(
-        self, noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """Line up the target's tokens, then each input picture's, with their positions."""
-        self.check_size(noisy_latents, "noisy_latents")
-        if image_latents is not None:
-            self.check_size(image_latents, "image_latents")
-        size = size_of(noisy_latents, self.patch)
-        tokens, image_size = image_sequence(noisy_latents, image_latents, roles, self.patch)
-        ids = image_positions(size, image_size, tuple(roles), self.positions)
-        return tokens, ids.to(tokens.device)
+        return to_cells(output[:, : size[0] * size[1]], size, self.patch)
 
 
 def _check(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -13,15 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import (
-    DiffusionHead,
-    axes_problem,
-    channel_problem,
-    check_counts,
-    masked_condition,
-    padding_last,
-)
+from qk_lightning.parts.heads.base import DiffusionHead
+from qk_lightning.parts.heads.condition import padding_last
+from qk_lightning.parts.heads.options import axes_problem, channel_problem, check_counts
 from qk_lightning.parts.heads.positions import centred_positions
 from qk_lightning.parts.heads.tokens import image_sequence, size_of, to_cells
 
@@ -126,55 +120,35 @@ class QwenImage(DiffusionHead):
         asks = [block.attn.add_q_proj, block.attn.norm_added_q, block.attn.to_add_out]
         return [*asks, block.txt_mlp]
 
-    def forward(
+    def predict(
         self,
         noisy_latents: Tensor,
         sigma: Tensor,
         condition: Tensor,
         condition_mask: Tensor,
-        image_latents: Tensor | None = None,
-        roles: tuple[str, ...] = (),
+        image_latents: Tensor | None,
+        roles: tuple[str, ...],
     ) -> Tensor:
-        """Predict the velocity; it is computed in the weights' dtype, whatever the inputs'.
+        """Attend over condition, target and pictures, whose sizes may be their own.
 
-        Condition tokens are numbered from the first that is not padding: padding is moved behind
-        them, or on the left it would shift their positions.
-
-        Args:
-            noisy_latents: [B, C, h, w].
-            sigma: [B] in [0, 1].
-            condition: [B, L, Dc]; L may be 0.
-            condition_mask: [B, L] bool, False where a token is padding.
-            image_latents: [B, N, C, h', w'] of the input pictures, or None.
-            roles: `source` or `reference` for each of the N pictures.
-
-        Returns:
-            velocity [B, C, h, w] in the dtype of `noisy_latents`.
-
-        Raises:
-            ValueError: As many roles as pictures are needed, and sides that are multiples of the
-                patch; see also `image_positions`.
+        As `DiffusionHead.predict`. Condition tokens are numbered from the first that is not
+        padding: padding is moved behind them, or on the left it would shift their positions.
         """
-        self.check_size(noisy_latents, "noisy_latents")
-        if image_latents is not None:
-            self.check_size(image_latents, "image_latents")
-        dtype, size = weights_dtype(self.model), size_of(noisy_latents, self.patch)
-        tokens, image_size = image_sequence(noisy_latents, image_latents, roles, self.patch)
-        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
+        size = size_of(noisy_latents, self.patch)
+        tokens, image_size = image_sequence(noisy_latents, image_latents, self.patch)
         if padded := not bool(condition_mask.all()):
             condition, condition_mask = padding_last(condition, condition_mask)
-        places = centred_positions(size, image_size, tuple(roles), self.positions)
+        places = centred_positions(size, image_size, roles, self.positions)
         half = max(*size, *image_size) // 2 if self.positions == "axis" else max(size) // 2
         output = self.model(
-            hidden_states=tokens.to(dtype),
+            hidden_states=tokens,
             encoder_hidden_states=condition,
             encoder_hidden_states_mask=condition_mask if padded else None,
-            timestep=sigma.to(dtype),
+            timestep=sigma.to(tokens.dtype),
             img_shapes=(places, half),
             return_dict=False,
         )[0]
-        velocity = to_cells(output[:, : size[0] * size[1]], size, self.patch)
-        return velocity.to(noisy_latents.dtype)
+        return to_cells(output[:, : size[0] * size[1]], size, self.patch)
 
 
 class ComputedRotary(nn.Module):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import check_counts, masked_condition
 from qk_lightning.parts.heads.channels import ChannelHead
+from qk_lightning.parts.heads.options import check_counts
 
 
 class Sana(ChannelHead):
@@ -99,43 +98,26 @@ class Sana(ChannelHead):
         """
         return list(self.model.transformer_blocks)
 
-    def forward(
+    def predict(
         self,
         noisy_latents: Tensor,
         sigma: Tensor,
         condition: Tensor,
         condition_mask: Tensor,
-        image_latents: Tensor | None = None,
-        roles: tuple[str, ...] = (),
+        image_latents: Tensor | None,
+        roles: tuple[str, ...],
     ) -> Tensor:
-        """Predict the velocity; it is computed in the weights' dtype, whatever the inputs'.
+        """Attend over the latents with the pictures beside them as channels.
 
-        Args:
-            noisy_latents: [B, C, h, w].
-            sigma: [B] in [0, 1].
-            condition: [B, L, Dc]; L may be 0.
-            condition_mask: [B, L] bool, False where a token is padding.
-            image_latents: [B, N, C, h, w] of the input pictures, or None.
-            roles: `source` or `reference` for each of the N pictures.
-
-        Returns:
-            velocity [B, C, h, w] in the dtype of `noisy_latents`.
-
-        Raises:
-            ValueError: Pictures that do not fit the slots, or sides that are no multiples of the
-                patch.
+        As `DiffusionHead.predict`.
         """
-        dtype = weights_dtype(self.model)
-        entered = self.join(noisy_latents, image_latents, roles)
-        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
-        velocity = self.model(
-            hidden_states=entered.to(dtype),
+        return self.model(
+            hidden_states=self.join(noisy_latents, image_latents, roles),
             encoder_hidden_states=condition,
             encoder_attention_mask=None if bool(condition_mask.all()) else condition_mask,
             timestep=sigma.float() * 1000 * self.model.config.timestep_scale,
             return_dict=False,
         )[0]
-        return velocity.to(noisy_latents.dtype)
 
 
 def _make_positions_real(model: nn.Module) -> None:

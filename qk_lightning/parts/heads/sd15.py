@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import check_counts, masked_condition
 from qk_lightning.parts.heads.channels import ChannelHead
+from qk_lightning.parts.heads.options import check_counts
 
 
 class SD15(ChannelHead):
@@ -99,42 +98,26 @@ class SD15(ChannelHead):
         """
         return [*self.model.down_blocks, self.model.mid_block, *self.model.up_blocks]
 
-    def forward(
+    def predict(
         self,
         noisy_latents: Tensor,
         sigma: Tensor,
         condition: Tensor,
         condition_mask: Tensor,
-        image_latents: Tensor | None = None,
-        roles: tuple[str, ...] = (),
+        image_latents: Tensor | None,
+        roles: tuple[str, ...],
     ) -> Tensor:
-        """Predict noise, v or velocity; it is computed in the weights' dtype.
+        """Convolve the latents with the pictures beside them as channels: noise, v or velocity.
 
-        Args:
-            noisy_latents: [B, C, h, w].
-            sigma: [B] in [0, 1]: timestep / 1000.
-            condition: [B, L, Dc]; L may be 0.
-            condition_mask: [B, L] bool, False where a token is padding.
-            image_latents: [B, N, C, h, w] of the input pictures, or None.
-            roles: `source` or `reference` for each of the N pictures.
-
-        Returns:
-            The prediction [B, C, h, w] in the dtype of `noisy_latents`.
-
-        Raises:
-            ValueError: Pictures that do not fit the slots.
+        As `DiffusionHead.predict`; sigma = timestep / 1000.
         """
-        dtype = weights_dtype(self.model)
-        entered = self.join(noisy_latents, image_latents, roles)
-        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
-        prediction = self.model(
-            entered.to(dtype),
+        return self.model(
+            self.join(noisy_latents, image_latents, roles),
             (sigma.float() * 1000).round().long(),
             encoder_hidden_states=condition,
             encoder_attention_mask=None if bool(condition_mask.all()) else condition_mask,
             return_dict=False,
         )[0]
-        return prediction.to(noisy_latents.dtype)
 
 
 def _check_channels(block_out_channels: list[int], groups: int, num_heads: int) -> None:

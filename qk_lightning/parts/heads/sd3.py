@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qk_lightning.parts.base import weights_dtype
-from qk_lightning.parts.heads.base import check_counts, key_mask, masked_condition
 from qk_lightning.parts.heads.channels import ChannelHead
+from qk_lightning.parts.heads.condition import key_mask
+from qk_lightning.parts.heads.options import check_counts
 
 
 class SD3(ChannelHead):
@@ -133,38 +133,23 @@ class SD3(ChannelHead):
         attention = self.model.transformer_blocks[-1].attn
         return [m for m in (attention.add_q_proj, attention.norm_added_q) if m is not None]
 
-    def forward(
+    def predict(
         self,
         noisy_latents: Tensor,
         sigma: Tensor,
         condition: Tensor,
         condition_mask: Tensor,
-        image_latents: Tensor | None = None,
-        roles: tuple[str, ...] = (),
+        image_latents: Tensor | None,
+        roles: tuple[str, ...],
     ) -> Tensor:
-        """Predict the velocity; it is computed in the weights' dtype, whatever the inputs'.
+        """Attend over condition and latents, with the pictures beside them as channels.
 
-        Args:
-            noisy_latents: [B, C, h, w].
-            sigma: [B] in [0, 1].
-            condition: [B, L, Dc]; L may be 0.
-            condition_mask: [B, L] bool, False where a token is padding.
-            image_latents: [B, N, C, h, w] of the input pictures, or None.
-            roles: `source` or `reference` for each of the N pictures.
-
-        Returns:
-            velocity [B, C, h, w] in the dtype of `noisy_latents`.
-
-        Raises:
-            ValueError: Pictures that do not fit the slots; sides that are no multiples of the
-                patch, or longer than the table of positions.
+        As `DiffusionHead.predict`.
         """
-        dtype = weights_dtype(self.model)
-        entered = self.join(noisy_latents, image_latents, roles).to(dtype)
-        condition, condition_mask = masked_condition(condition, condition_mask, dtype)
+        entered = self.join(noisy_latents, image_latents, roles)
         num_tokens = entered.shape[-2] * entered.shape[-1] // self.cell_multiple**2
         pooled_size = self.model.config.pooled_projection_dim
-        velocity = self.model(
+        return self.model(
             hidden_states=entered,
             encoder_hidden_states=condition,
             pooled_projections=entered.new_zeros(len(entered), pooled_size),
@@ -172,7 +157,6 @@ class SD3(ChannelHead):
             joint_attention_kwargs={"attention_mask": key_mask(condition_mask, num_tokens)},
             return_dict=False,
         )[0]
-        return velocity.to(noisy_latents.dtype)
 
 
 class MaskedJointAttention:

@@ -54,44 +54,21 @@ def size_of(latents: Tensor, patch: int) -> Size:
 
 
 def image_sequence(
-    noisy_latents: Tensor, image_latents: Tensor | None, roles: tuple[str, ...], patch: int
+    noisy_latents: Tensor, image_latents: Tensor | None, patch: int
 ) -> tuple[Tensor, Size]:
     """Line up the target's tokens, then each input picture's.
 
     Args:
         noisy_latents: [B, C, h, w].
-        image_latents: [B, N, C, h', w'], or None.
-        roles: One a picture.
+        image_latents: [B, N, C, h', w'] in the same dtype, or None.
         patch: p.
 
     Returns:
         [B, S, C * p^2], and the rows and columns of an input picture (the target's without one).
-
-    Raises:
-        ValueError: As many roles as pictures are needed.
     """
-    tokens, num_images = to_tokens(noisy_latents, patch), check_roles(image_latents, roles)
-    if image_latents is None or not num_images:
+    tokens = to_tokens(noisy_latents, patch)
+    if image_latents is None or not image_latents.shape[1]:
         return tokens, size_of(noisy_latents, patch)
-    pictures = to_tokens(image_latents.flatten(0, 1).to(tokens.dtype), patch)
-    pictures = pictures.unflatten(0, (-1, num_images)).flatten(1, 2)
+    pictures = to_tokens(image_latents.flatten(0, 1), patch)
+    pictures = pictures.unflatten(0, (-1, image_latents.shape[1])).flatten(1, 2)
     return torch.cat([tokens, pictures], dim=1), size_of(image_latents, patch)
-
-
-def check_roles(image_latents: Tensor | None, roles: tuple[str, ...]) -> int:
-    """See that every picture has a role.
-
-    Args:
-        image_latents: [B, N, C, h', w'], or None.
-        roles: One a picture.
-
-    Returns:
-        N.
-
-    Raises:
-        ValueError: Their numbers differ.
-    """
-    num_images = 0 if image_latents is None else image_latents.shape[1]
-    if num_images != len(roles):
-        raise ValueError(f"roles: {roles} for {num_images} input pictures; give one for each.")
-    return num_images

@@ -2,23 +2,21 @@
 
 Prefill, read and joint are modes in here: a frozen VLM computes the prefix without gradient and
 reads it with the queries alone; a VLM that trains runs one joint forward. Not here: weights
-(`pretrained.py`), token ids (`prompts.py`), the passes (`passes.py`), talking (`language.py`),
-LoRA and freezing (assembly), and what differs from model to model: a model's own file holds its
-chat layout, its way with pixels, and its positions.
+(`pretrained.py`), the prefix's making (`preparing.py`), the passes (`passes.py`), talking
+(`language.py`), LoRA and freezing (assembly), and what differs from model to model: a model's own
+file holds its chat layout, its way with pixels, and its positions.
 Shapes: B samples; S prefix positions; T of the longest prompt; K queries; D hidden size; M layers
 asked for; R rows of positions.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.parts.vlms import language, passes
+from qk_lightning.parts.vlms import language, passes, preparing
 from qk_lightning.parts.vlms.inputs import (
     Embedded,
     Layers,
@@ -28,7 +26,7 @@ from qk_lightning.parts.vlms.inputs import (
     VLMOutput,
 )
 from qk_lightning.parts.vlms.pretrained import PretrainedPart
-from qk_lightning.parts.vlms.prompts import ChatLayout, encode_prompts
+from qk_lightning.parts.vlms.prompts import ChatLayout
 
 
 class VLMPart(PretrainedPart):
@@ -40,12 +38,13 @@ class VLMPart(PretrainedPart):
 
     Attributes:
         layout: The chat template.
+        has_warned: Said once that prompts are cut.
     """
 
     forward_methods = ("prefill", "read", "language_loss", "answer")
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     layout: ChatLayout
-    _has_warned = False
+    has_warned: bool = False
 
     # What differs from model to model
 
@@ -101,30 +100,7 @@ class VLMPart(PretrainedPart):
             ConfigError: A VLM that reads no images was given some.
             ValueError: Another number of images than of prompts.
         """
-        num_images = 0 if images is None else images.shape[1]
-        pictures = None
-        if images is not None and num_images:
-            self._check_images(prompts, images)
-            pictures = self.pictures(images.to(self._weights_device))
-        encoded = encode_prompts(
-            self.tokenizer,
-            self.layout,
-            prompts,
-            num_images=num_images,
-            image_tokens=pictures.num_tokens if pictures else 0,
-            max_tokens=self.hparams.max_prompt_tokens,
-        )
-        self._warn_of_cuts(encoded.num_cut, len(prompts))
-        made = VLMInputs(
-            position_ids=self.positions(encoded.input_ids, encoded.attention_mask, pictures),
-            pixel_values=pictures.pixel_values if pictures else None,
-            image_grid_thw=pictures.grid_thw if pictures else None,
-            image_size=pictures.image_size if pictures else None,
-            **encoded._asdict(),
-        )
-        if pictures:
-            self._check_placeholders(made.input_ids, images.shape[:2].numel() * pictures.num_tokens)
-        return made.to(self._weights_device)
+        return preparing.prepare(self, prompts, images)
 
     def forward(
         self,
@@ -238,6 +214,11 @@ class VLMPart(PretrainedPart):
         """The token that ends an answer."""
         return self.tokenizer.convert_tokens_to_ids(self.layout.end)
 
+    @property
+    def weights_device(self) -> torch.device:
+        """Where the token table lies, and inputs go."""
+        return self.model.get_input_embeddings().weight.device
+
     def new_cache(self) -> Any:
         """Return an empty key/value cache."""
         from transformers import DynamicCache
@@ -261,42 +242,9 @@ class VLMPart(PretrainedPart):
         states = states.masked_scatter(is_image[..., None], features.to(states.dtype))
         return Embedded(states, is_image, later)
 
-    def _check_images(self, prompts: list[str], images: Tensor) -> None:
-        if not self.reads_images:
-            expected = f"none, as {type(self).__name__} reads text alone"
-            fix = "leave them out, or train with a vlm that sees, such as vlm=qwen2_5_vl"
-            raise ConfigError(Problem("images", images.shape[1], expected, fix))
-        if len(images) != len(prompts):
-            raise ValueError(
-                f"images: {len(images)} rows, expected one for each of {len(prompts)} prompts; "
-                "pass [B, N, 3, H, W]."
-            )
-
-    def _check_placeholders(self, ids: Tensor, wanted: int) -> None:
-        found = int((ids == self.model.config.image_token_id).sum())
-        if found != wanted:
-            raise ValueError(
-                f"vlm.path: the tokenizer of {self.source!r} makes {found} image tokens of "
-                f"{wanted} {self.layout.image!r}; it has no such token, or config.json gives it "
-                "another id. Bring the checkpoint's own tokenizer."
-            )
-
-    def _warn_of_cuts(self, num_cut: int, num_prompts: int) -> None:
-        if num_cut and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"{num_cut} of {num_prompts} prompts are cut to {self.hparams.max_prompt_tokens} "
-                "tokens; raise vlm.max_prompt_tokens to keep them whole.",
-                stacklevel=3,
-            )
-
     @property
     def _trains(self) -> bool:
         return any(parameter.requires_grad for parameter in self.model.parameters())
-
-    @property
-    def _weights_device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
 
     def _refuse_gradient(self) -> None:
         if self._trains and torch.is_grad_enabled():
