@@ -97,12 +97,13 @@ def total(plan: SweepPlan) -> Cost:
     )
 
 
-def format_large(value: float | None, unit: str = "") -> str:
+def format_large(value: float | None, unit: str = "", digits: int = 3) -> str:
     """Write a large number with a letter for its thousands.
 
     Args:
         value: the number; None = not recorded.
         unit: what is counted.
+        digits: how many of them are written.
 
     Returns:
         For example `3.2 k`, `1.84 TFLOP`, `-`.
@@ -111,5 +112,5 @@ def format_large(value: float | None, unit: str = "") -> str:
         return "-"
     for size, letter in UNITS:
         if value >= size:
-            return f"{value / size:.3g} {letter}{unit}"
-    return f"{value:.3g} {unit}".strip()
+            return f"{value / size:.{digits}g} {letter}{unit}"
+    return f"{value:.{digits}g} {unit}".strip()

@@ -161,9 +161,9 @@ def verdict_notes(table: Sequence[TableRow]) -> list[str]:
         )
     if any(one.basis != SEEDS for one in found):
         lines.append(
-            "- *items, one seed*: the t interval is over prompts, paired by prompt between just "
-            "these runs. It tells how far other prompts would move the difference, and not what "
-            "another seed would give, so there is no verdict."
+            "- *items, one seed* (or *2 seeds*): the t interval is over prompts, paired by prompt "
+            "between just these runs. It tells how far other prompts would move the difference, "
+            "and not what another seed would give, so there is no verdict."
         )
     if any(len(row.seeds) < MIN_SEEDS for row in table):
         lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval over seeds is given and "

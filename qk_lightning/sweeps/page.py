@@ -6,6 +6,7 @@ lets nothing be fetched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -85,10 +86,16 @@ def _head(plan: SweepPlan, failures: Sequence[str]) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    """Write lines of the Markdown report as a list; their marks of emphasis fall away."""
-    items = (line.removeprefix("- ").replace("**", "").replace("`", "").replace("\\*", "*")
-             for line in lines)  # fmt: skip
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>\n"
+    """Write lines of the Markdown report as a list."""
+    return "<ul>" + "".join(f"<li>{_marked(line)}</li>" for line in lines) + "</ul>\n"
+
+
+def _marked(line: str) -> str:
+    """Escape a line, and then give its marks of emphasis and code the tags they stand for."""
+    text = escape(line.removeprefix("- ")).replace("\\*", "&#42;")
+    for pattern, tag in ((r"`([^`]+)`", "code"), (r"\*\*(.+?)\*\*", "b"), (r"\*(.+?)\*", "em")):
+        text = re.sub(pattern, rf"<{tag}>\1</{tag}>", text)
+    return text
 
 
 def _results(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, NamedLevels]) -> str:

@@ -18,7 +18,7 @@ from qk_lightning.sweeps.results import RunResult, TableRow
 
 STYLE = {**PLAIN_TEXT, "svg.fonttype": "none", "svg.hashsalt": "qk", "font.family": "sans-serif"}
 MAX_POINTS = 150  # of a loss curve: neighbours are averaged beyond
-PANEL = (4.6, 3.4)
+PANEL, LEGEND_LINE = (4.6, 2.9), 0.17  # inches
 LOSS = "train/loss"
 
 
@@ -27,16 +27,26 @@ def _svg(draw: Callable[[Any], None], panels: int = 1) -> str:
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(PANEL[0] * panels, PANEL[1]), layout="constrained")
+        figure = Figure(figsize=(PANEL[0] * panels, PANEL[1]))
         draw(figure)
-        handles, labels = _legend(figure)
-        if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=2 * panels,
-                          fontsize=7, frameon=False)  # fmt: skip
+        _arrange(figure, panels)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+def _arrange(figure: Any, panels: int) -> None:
+    """Set margins in inches, the legend below: matplotlib's own layouts draw everything twice."""
+    handles, labels = _legend(figure)
+    columns = 2 * panels
+    below = 0.55 + LEGEND_LINE * math.ceil(len(labels) / columns)
+    width, height = PANEL[0] * panels, PANEL[1] + below
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(left=0.6 / width, right=1 - 0.15 / width, bottom=below / height,
+                           top=1 - 0.3 / height, wspace=0.25)  # fmt: skip
+    if handles:
+        figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=7, frameon=False)
 
 
 def _legend(figure: Any) -> tuple[list[Any], list[str]]:
@@ -137,9 +147,16 @@ def _scatter(
     panel.margins(x=0.15)
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    digits = _digits([cost for cost, _ in points])
     panel.xaxis.set_major_locator(MaxNLocator(4))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_large(value)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda at, _: format_large(at, "", digits)))
     _finish(panel)
+
+
+def _digits(costs: Sequence[float]) -> int:
+    """Return how many digits tell the costs apart: rows often differ by a few parameters."""
+    span = max(costs) - min(costs) if costs else 0.0
+    return 3 if span <= 0 else max(3, 2 + math.ceil(math.log10(max(costs) / span)))
 
 
 def pareto(points: Sequence[tuple[float, float]], goal: str) -> list[tuple[float, float]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 CSS = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1400px;
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1700px;
        padding: 0 1rem; color: #1a1a1a; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 nav a { margin-right: 1rem; }
@@ -15,6 +15,8 @@ table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #e4e4e4; text-align: right;
          vertical-align: top; white-space: nowrap; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
+td:first-child, td.difference { white-space: normal; min-width: 11em; max-width: 20em; }
+th { white-space: normal; vertical-align: bottom; }
 .words td { white-space: normal; overflow-wrap: anywhere; }
 th { background: #f5f5f5; } table.sortable th { cursor: pointer; }
 th[aria-sort=ascending]::after { content: " \\25B2"; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -74,7 +75,8 @@ def _row(
 def _difference(row: TableRow, difference: Difference | None) -> str:
     if row.is_baseline or difference is None:
         return _cell("baseline" if row.is_baseline else "-", 0.0 if row.is_baseline else None)
-    kind = difference.verdict if difference.verdict in ("better", "worse") else "interval"
+    shown = difference.verdict if difference.verdict in ("better", "worse") else "interval"
+    kind = f"difference {shown}"
     details = []
     if difference.adjusted_p is not None:
         arms = f"{difference.arms} arm{'s' * (difference.arms != 1)}"
@@ -89,7 +91,8 @@ def _cell(text: str, key: object, kind: str = "", title: str = "") -> str:
     sort = "" if key is None else escape(str(key))
     more = f' class="{kind}"' if kind else ""
     more += f' title="{escape(title)}"' if title else ""
-    return f'<td data-sort="{sort}"{more}>{escape(text)}</td>'
+    whole = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), text)
+    return f'<td data-sort="{sort}"{more}>{escape(whole)}</td>'
 
 
 def _levels(metrics: Mapping[str, str], levels: NamedLevels, compared: bool) -> list[str]:
