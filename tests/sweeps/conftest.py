@@ -5,8 +5,8 @@ from __future__ import annotations
 import fake_stages
 import pytest
 
-from qk_lightning.sweeps import plan as plan_module
 from qk_lightning.sweeps import page, report
+from qk_lightning.sweeps import plan as plan_module
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.run import run_sweep
 

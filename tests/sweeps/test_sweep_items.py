@@ -108,7 +108,7 @@ def keep_items(folder, right):
     suite = folder.path / "evaluations/final/avatars"
     suite.mkdir(parents=True)
     (suite / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rule = vars(Metric("accuracy", "verdict", tasks=("text_to_image",)))
+    rule = Metric("accuracy", "verdict", tasks=("text_to_image",)).to_dict()
     entry = {"value": float(np.mean(right)), "controls": {}, "rule": rule}
     (suite / "summary.json").write_text(json.dumps({"metrics": {METRIC: entry}}))
     folder.append_metrics(4, {METRIC: float(np.mean(right))})
