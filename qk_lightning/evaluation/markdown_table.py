@@ -14,6 +14,11 @@ def to_markdown(lines: Sequence[Sequence[str]]) -> str:
     Returns:
         The table, without a line break at its end.
     """
-    heading, *body = lines
+    heading, *body = ([_plain(cell) for cell in cells] for cells in lines)
     rule = ["---", *("---:" for _ in heading[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *body))
+
+
+def _plain(cell: str) -> str:
+    """Keep a name from ending its cell, its line, or from being read as HTML."""
+    return " ".join(cell.split()).replace("|", r"\|").replace("<", "&lt;")

@@ -255,9 +255,11 @@ def summarise(
     if own:
         levels["own_shuffled"] = dict(own)
     metrics = {}
-    for name, value in summarise_rows(rows, suite.metrics(prompts.items)).items():
+    rules = {metric.name: metric for metric in suite.metrics(prompts.items)}
+    for name, value in summarise_rows(rows, list(rules.values())).items():
         beside = {control: values[name] for control, values in levels.items() if name in values}
-        metrics[f"eval/{suite.name}/{name}"] = {**value.to_dict(), "controls": beside}
+        entry = {**value.to_dict(), "controls": beside, "rule": rules[name].to_dict()}
+        metrics[f"eval/{suite.name}/{name}"] = entry
     scored = sum(row["scored"] for row in rows)
     return {
         "suite": suite.name,

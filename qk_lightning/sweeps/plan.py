@@ -18,6 +18,7 @@ from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.comparable import loss_problems
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
@@ -173,6 +174,9 @@ def plan_sweep(
     if problems:
         raise ConfigError(list(problems.values()))
     _check_rows(file, members)
+    first = {member.row.name: member.chain for member in reversed(members)}
+    if refused := loss_problems(file, first):
+        raise ConfigError(refused)
     graph = build_graph((member.label, member.chain) for member in members)
     changes = {
         identity: files
