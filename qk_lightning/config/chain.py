@@ -16,12 +16,11 @@ from omegaconf import DictConfig
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.atomic import write_json
-from qk_lightning.config.compose import Composed, compose
+from qk_lightning.config.compose import Composed, compose, values_of
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder, open_folder
 from qk_lightning.config.handover import handover_problems
-from qk_lightning.config.identity import identity_of
-from qk_lightning.config.layers import full_key, load_layers
+from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import find_preset, list_presets, project_root, runs_root, user_path
 from qk_lightning.config.run_folder import OVERRIDES_FILE, RunFolder
 
@@ -107,7 +106,7 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         given = composed.cfg.parent
         folder = parent.folder if parent else _find_run(given) if given else None
         parent_identity = folder.identity if folder else None
-        identity = identity_of(composed.cfg, parent_identity)
+        identity = composed.identity(parent_identity)
         stage = str(composed.cfg.stage)
         cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
         own, old = composed.overrides, composed.replaced
@@ -170,7 +169,7 @@ def _links(preset: str | Path, overrides: list[str]) -> list[tuple[str | Path, s
         if file in seen:
             raise ConfigError(Problem("parent", name, "a chain without a cycle", "name another"))
         seen.append(file)
-        values = load_layers(file)[0].values
+        values = values_of(file)
         if "preset" in values and "system" not in values:
             expected = "a preset (this is a sweep)"
             raise ConfigError(Problem("preset", str(name), expected, f"qk sweep {name}"))

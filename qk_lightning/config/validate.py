@@ -5,10 +5,12 @@ Types and defaults come from the sections' dataclasses and from the parts' const
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +32,8 @@ from qk_lightning.config.sections import (
 )
 
 HANDOVER = ("load", "merge", "new")
+# Options that were found right, by where they are declared and what was given.
+_RIGHT: dict[tuple[str, ...], dict[str, Any]] = {}
 MAX_NAME = 200  # `<name>-<identity>` and a temporary name beside it fit into 255 bytes
 
 
@@ -190,7 +194,9 @@ class _Checker:
                 fix = "take it out: the assembly measures it from the other parts"
                 self._add(f"{key}.{name}", given.pop(name), "no value here", fix)
         types = {name: item.type_text for name, item in schema.fields.items()}
-        part = {"name": node["name"], **self._options(key, given, schema.structured(), types)}
+        source = (str(schema.file), schema.class_name, repr(schema.defaults))
+        part = {"name": node["name"]}
+        part |= self._options(key, given, schema.structured, types, source)
         if (option := schema.attributes.get("holds")) is not None:
             check = MixtureChecker(self._part, self._add)
             part |= check.checked(f"{key}.{option}", option, part)
@@ -198,11 +204,21 @@ class _Checker:
 
     def _section(self, key: str, given: dict[str, Any], section: type) -> dict[str, Any]:
         types = {item.name: str(item.type) for item in dataclasses.fields(section)}
-        return self._options(key, given, structured_section(section), types)
+        make = partial(structured_section, section)
+        return self._options(key, given, make, types, (section.__name__,))
 
     def _options(
-        self, key: str, given: dict[str, Any], structured: DictConfig, types: dict[str, str]
+        self,
+        key: str,
+        given: dict[str, Any],
+        make: Callable[[], DictConfig],
+        types: dict[str, str],
+        source: tuple[str, ...],
     ) -> dict[str, Any]:
+        asked = (*source, repr(given))
+        if asked in _RIGHT:  # a sweep checks the same options hundreds of times
+            return copy.deepcopy(_RIGHT[asked])
+        before, structured = len(self.problems), make()
         known = [str(name) for name in structured]
         for name, value in given.items():
             dotted = f"{key}.{name}"
@@ -217,7 +233,10 @@ class _Checker:
                 self._add(dotted, value, kind, f"write {said}")
         for name in OmegaConf.missing_keys(structured):
             self._add(f"{key}.{name}", None, "a value", f"set `{key}.{name}=...`")
-        return dict(OmegaConf.to_container(structured))  # type: ignore[arg-type]
+        options = dict(OmegaConf.to_container(structured))  # type: ignore[arg-type]
+        if len(self.problems) == before:
+            _RIGHT[asked] = copy.deepcopy(options)
+        return options
 
     def _trainable(self, node: Any, families: tuple[str, ...]) -> dict[str, Any]:
         if not self._is_mapping("trainable", node):
