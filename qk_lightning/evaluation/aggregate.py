@@ -76,7 +76,7 @@ def estimate(
     scored = sum(row["scored"] for row in here)
     if not here or (metric.column not in ("verdict", "score") and not scored):
         return None
-    group_of = _grouping(metric)
+    group_of = grouping(metric)
     groups: dict[str, dict[str, list[float]]] = {}
     for row in here:
         value = column(row, metric)
@@ -89,7 +89,12 @@ def estimate(
     return Estimate(float(np.mean(means)), low, high, len(here), scored, len(here) - scored)
 
 
-def _grouping(metric: Metric) -> Callable[[Mapping[str, Any]], str]:
+def grouping(metric: Metric) -> Callable[[Mapping[str, Any]], str]:
+    """Return what names the group of a row whose mean a metric averages with those of others.
+
+    Args:
+        metric: the number; one that averages items has one group, "".
+    """
     if metric.mean_of == "items":
         return lambda row: ""
     if metric.mean_of == "topic":

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +251,11 @@ def summarise(
     if own:
         levels["own_shuffled"] = dict(own)
     metrics = {}
-    for name, value in summarise_rows(rows, suite.metrics(prompts.items)).items():
+    rules = {metric.name: metric for metric in suite.metrics(prompts.items)}
+    for name, value in summarise_rows(rows, list(rules.values())).items():
         beside = {control: values[name] for control, values in levels.items() if name in values}
-        metrics[f"eval/{suite.name}/{name}"] = {**value.to_dict(), "controls": beside}
+        entry = {**value.to_dict(), "controls": beside, "rule": asdict(rules[name])}
+        metrics[f"eval/{suite.name}/{name}"] = entry
     scored = sum(row["scored"] for row in rows)
     return {
         "suite": suite.name,

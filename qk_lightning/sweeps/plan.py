@@ -20,6 +20,7 @@ from qk_lightning.config.compose import composing_once
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.comparable import loss_problems
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
@@ -195,6 +196,9 @@ def plan_members(file: SweepFile, rows: Collection[str] | None = None) -> tuple[
     if problems:
         raise ConfigError(list(problems.values()))
     _check_rows(file, members)
+    first = {member.row.name: member.chain for member in reversed(members)}
+    if refused := loss_problems(file, first):
+        raise ConfigError(refused)
     return tuple(members)
 
 
