@@ -65,7 +65,7 @@ def presets(**_: Any) -> list[str]:
     from qk_lightning.config.paths import list_presets
     from qk_lightning.config.schema import PART_FAMILIES
 
-    apart = {*PART_FAMILIES, "world", "sweeps", "system"}
+    apart = {*PART_FAMILIES, "world", "sweeps", "claims", "system"}
     return [name for name in list_presets() if name.partition("/")[0] not in apart]
 
 
