@@ -64,13 +64,14 @@ def load_claim(name: str) -> Claim:
         ConfigError: there is no such claim, or everything that is wrong in it.
     """
     path = _find(name)
+    values: Any = read_layer(path).values
     try:
-        values = OmegaConf.to_container(OmegaConf.create(read_layer(path).values), resolve=True)
+        if "${" in repr(values):
+            values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         fix = "refer to a key of this file that exists"
         raise ConfigError(Problem(path.name, None, f"YAML ({reason})", fix)) from error
-    assert isinstance(values, dict)
     return parse_claim(path.stem, {str(key): value for key, value in values.items()}, path)
 
 

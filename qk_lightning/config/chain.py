@@ -10,17 +10,18 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.atomic import write_json
-from qk_lightning.config.compose import Composed, compose, values_of
+from qk_lightning.config.compose import Composed, compose, once
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder, open_folder
 from qk_lightning.config.handover import handover_problems
-from qk_lightning.config.layers import full_key
+from qk_lightning.config.layers import full_key, load_layers
 from qk_lightning.config.paths import find_preset, list_presets, project_root, runs_root, user_path
 from qk_lightning.config.run_folder import OVERRIDES_FILE, RunFolder
 
@@ -115,7 +116,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
 
 
 def _compose_chain(preset: str | Path, overrides: list[str]) -> list[Composed]:
-    links = _links(preset, overrides)
+    parents = [text for text in overrides if text.partition("=")[0].endswith("parent")]
+    links = once(("links", str(preset), *parents), partial(_links, preset, parents))
     stages = [stage for _, stage in links]
     _check_prefixes(overrides, stages, str(preset))
     composed: list[Composed] = []
@@ -169,7 +171,7 @@ def _links(preset: str | Path, overrides: list[str]) -> list[tuple[str | Path, s
         if file in seen:
             raise ConfigError(Problem("parent", name, "a chain without a cycle", "name another"))
         seen.append(file)
-        values = values_of(file)
+        values = load_layers(file)[0].values
         if "preset" in values and "system" not in values:
             expected = "a preset (this is a sweep)"
             raise ConfigError(Problem("preset", str(name), expected, f"qk sweep {name}"))
