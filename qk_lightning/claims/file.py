@@ -44,7 +44,9 @@ class Comparison:
             side = "above" if self.goal == "max" else "below"
             return f"{self.metric} of {self.arm} {side} {self.value:g}"
         if self.kind == "no_worse_than":
-            return f"{self.arm} no worse than {self.other} by more than {self.by:g} in {self.metric}"
+            return (
+                f"{self.arm} no worse than {self.other} by more than {self.by:g} in {self.metric}"
+            )
         return f"{self.arm} better than {self.other} in {self.metric}"
 
 

@@ -158,7 +158,9 @@ def union_of(plans: Sequence[ClaimPlan]) -> Graph:
     """
     graph: Graph = {}
     for plan in plans:
-        graph |= {identity: run for identity, run in plan.plan.graph.items() if identity not in graph}
+        graph |= {
+            identity: run for identity, run in plan.plan.graph.items() if identity not in graph
+        }
     return graph
 
 

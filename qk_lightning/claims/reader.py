@@ -178,7 +178,7 @@ class _Checker:
             if isinstance(node, str):
                 sweep = replace(load_sweep(_sweep_name(node)), name=own, path=None)
             else:
-                sweep = parse_sweep({"name": own, "baseline": {}, **node, "name": own})
+                sweep = parse_sweep(node | {"name": own})
         except ConfigError as error:
             for problem in error.problems:
                 key = "sweep" if isinstance(node, str) else f"sweep.{problem.key}"
@@ -246,7 +246,9 @@ class _Checker:
             self._add(f"{key}.by", by, "a number of 0 or more", "write `by: 0.05`")
         if ("by" in node) != ("no_worse_than" in node):
             fix = "write `no_worse_than: ARM, by: 0.05`, in units of the metric"
-            self._add(f"{key}.by", node.get("by"), "a margin with no_worse_than, and there only", fix)
+            self._add(
+                f"{key}.by", node.get("by"), "a margin with no_worse_than, and there only", fix
+            )
         if not _is_number(value):
             self._add(f"{key}.above", value, "a number", "write `above: 0`")
         if len(self.problems) > before or sweep is None:
