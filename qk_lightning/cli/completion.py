@@ -77,6 +77,13 @@ def sweeps(**_: Any) -> list[str]:
     return files + [folder.parent.name for folder in sweeps_root().glob("*/sweep.yaml")]
 
 
+def claims(**_: Any) -> list[str]:
+    """List claims."""
+    from qk_lightning.claims.reader import list_claims
+
+    return list_claims()
+
+
 def runs(**_: Any) -> list[str]:
     """List run folders."""
     from qk_lightning.config.find_runs import list_runs
@@ -142,6 +149,7 @@ WORDS: dict[tuple[str, str], Completer] = {
     ("fit", "overrides"): overrides,
     ("sweep", "file"): sweeps,
     ("report", "sweep"): sweeps,
+    ("claims", "names"): claims,
     ("generate", "run"): runs_and_presets,
     ("export", "run"): runs_and_presets,
     ("evaluate", "words"): run_or_suite,
