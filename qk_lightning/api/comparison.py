@@ -60,7 +60,8 @@ class Comparison:
 
         `low` and `high` are the ends of the 95 % t interval of `mean` over seeds,
         `difference_low` and `difference_high` those of the paired difference to the row named in
-        `compared_with`; None where there are fewer than 3 seeds. See docs/read_a_report.md.
+        `compared_with`; None where there are fewer than 3 seeds, but for differences that have an
+        interval over items (`interval_over`). See docs/read_a_report.md.
         """
         found = []
         for row in self.table:
@@ -82,6 +83,9 @@ class Comparison:
                         "difference": between.mean if between else None,
                         "difference_low": between.low if between else None,
                         "difference_high": between.high if between else None,
+                        "interval_over": difference.basis if difference else None,
+                        "adjusted_p": difference.adjusted_p if difference else None,
+                        "detectable": difference.detectable if difference else None,
                         "verdict": difference.verdict if difference else None,
                     }
                 )

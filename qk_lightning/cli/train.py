@@ -23,6 +23,7 @@ from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order, read_level
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.launch import follow, started_rank
+from qk_lightning.sweeps.page import PAGE_FILE
 from qk_lightning.sweeps.plan import format_seconds, plan_sweep
 from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
@@ -234,4 +235,5 @@ def report(options: argparse.Namespace) -> int:
     result = write_report(plan)
     print(result["summary"] or f"no finished run yet: qk sweep {options.sweep}")
     print(f"\nreport  {plan.folder / REPORT_FILE}")
+    print(f"page    {plan.folder / PAGE_FILE}")
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,13 @@ class Metric:
     mean_of: str = "items"
     worst: float = 0.0
     is_share: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON: by them a report reads what each item counts."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     def counts(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row of results belongs to it.

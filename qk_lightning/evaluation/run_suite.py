@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def summarise(
     rules = {metric.name: metric for metric in suite.metrics(prompts.items)}
     for name, value in summarise_rows(rows, list(rules.values())).items():
         beside = {control: values[name] for control, values in levels.items() if name in values}
-        entry = {**value.to_dict(), "controls": beside, "rule": asdict(rules[name])}
+        entry = {**value.to_dict(), "controls": beside, "rule": rules[name].to_dict()}
         metrics[f"eval/{suite.name}/{name}"] = entry
     scored = sum(row["scored"] for row in rows)
     return {

@@ -8,6 +8,7 @@ without an objective, as one that trains an autoencoder, has its loss in the dat
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -100,7 +101,8 @@ def units_key(plan: StagePlan, metrics: Sequence[str]) -> str:
         metrics: metrics of the sweep.
     """
     units = [loss_units(plan, metric) for metric in metrics if is_loss(metric)]
-    return json.dumps(units, sort_keys=True, default=str)
+    text = json.dumps(units, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10] if units else ""
 
 
 def loss_problems(file: SweepFile, chains: Mapping[str, Sequence[StagePlan]]) -> list[Problem]:

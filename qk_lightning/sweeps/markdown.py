@@ -14,8 +14,9 @@ from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
+from qk_lightning.sweeps.reproduce import code_notes, reproduce_cells, sweep_command
 from qk_lightning.sweeps.results import RunResult, TableRow
-from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS
+from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS, NOTHING_SHOWN, POWER, SEEDS
 from qk_lightning.sweeps.tables import (
     NamedLevels,
     format_parameters,
@@ -50,7 +51,8 @@ def compose_markdown(
     Returns:
         Markdown.
     """
-    blocks = [f"# Sweep {plan.file.name}", _introduction(plan)]
+    blocks = [f"# Sweep {plan.file.name}", introduction(plan)]
+    blocks += [f"> {note}" for note in code_notes(plan)]
     if failures:
         blocks += ["## Failures", "\n".join(f"- {line}" for line in failures)]
     for stage in dict.fromkeys(row.stage for row in table):
@@ -59,7 +61,7 @@ def compose_markdown(
         blocks += [line.replace("*", r"\*", 1) for line in other_code(rows)]
     if not table:
         blocks += ["No finished run has one of the sweep's metrics yet."]
-    blocks += [_reading(plan, table, levels)]
+    blocks += [reading(plan, table, levels)]
     if has_plot:
         blocks += ["## Plot", "![metrics by the swept option](plot.png)"]
     if grids:
@@ -67,10 +69,17 @@ def compose_markdown(
         blocks += [f"### {stage}\n\n![samples of {stage}]({name})" for stage, name in grids.items()]
     blocks += ["## What was run", _stages(plan), *_weights(plan)]
     blocks += ["## Runs", _runs(plan, results)]
+    blocks += ["## How to make it again", f"`{sweep_command(plan)}`, or one member alone:"]
+    blocks += [to_markdown(_quoted(reproduce_cells(plan)))]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _introduction(plan: SweepPlan) -> str:
+def introduction(plan: SweepPlan) -> str:
+    """Say what is compared, a line of Markdown each.
+
+    Args:
+        plan: the sweep.
+    """
     file, done = plan.file, sum(run.done for run in plan.graph.values())
     axes = [
         f"`{axis}` in {', '.join(format_value(option) for option in options)}"
@@ -92,7 +101,14 @@ def _introduction(plan: SweepPlan) -> str:
     return "\n".join(lines)
 
 
-def _reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, NamedLevels]) -> str:
+def reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, NamedLevels]) -> str:
+    """Say how to read the tables, a line of Markdown each.
+
+    Args:
+        plan: the sweep.
+        table: the rows over seeds.
+        levels: what scores are to be seen against, by stage.
+    """
     percent = f"{100 * CONFIDENCE:.0f} %"
     lines = [
         f"- `mean ± half width`: {percent} t interval of the mean over seeds. It tells how far "
@@ -100,14 +116,10 @@ def _reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, Na
         "- **bold**: the best mean of the grid. Whether it is better than another row, the "
         "differences say.",
         f"- difference: mean of the per-seed differences to the baseline with the same seed, its "
-        f"{percent} paired t interval. *No difference shown* means that the interval holds 0; it "
-        "does not mean that there is none.",
+        f"{percent} paired t interval.",
+        *verdict_notes(table),
         *_control_note(table),
-        "- Each interval stands for itself; they are not corrected for the number of comparisons.",
     ]
-    if any(len(row.seeds) < MIN_SEEDS for row in table):
-        lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval is given and nothing is "
-                     "tested.")  # fmt: skip
     shown = {name for of in levels.values() for beside in of.values() for name in beside}
     seeds = " (mean over seeds)" if len(plan.file.seeds) > 1 else ""
     lines += [f"- *{NAMES[name]}*: {MEANINGS[name]}{seeds * (name == 'own_shuffled')}."
@@ -119,6 +131,49 @@ def _reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, Na
         lines.append(r"- \* other code: the run was made by sources that differ from today's; "
                      "`--redo` trains it again.")  # fmt: skip
     return "\n".join(lines)
+
+
+def verdict_notes(table: Sequence[TableRow]) -> list[str]:
+    """Say what the verdicts of a table mean, those that it has.
+
+    Args:
+        table: the rows over seeds.
+    """
+    found = [one for row in table for one in row.differences.values() if one is not None]
+    level = f"{1 - CONFIDENCE:.2g}"
+    lines = []
+    if arms := max((one.arms for one in found if one.adjusted_p is not None), default=0):
+        lines.append(
+            f"- *better*, *worse*: by the p value with Holm's correction over the arms of one "
+            f"metric and stage (up to {arms} here), below {level}. The chance that any of them is "
+            f"called different while none is, is below {level}; each interval stands for itself."
+        )
+    if any(one.verdict == NOTHING_SHOWN for one in found):
+        lines.append(
+            f"- *no difference shown (detectable: x)*: not that there is none. A true difference "
+            f"of x would have been shown with {100 * POWER:.0f} % power, as far as the scatter of "
+            "so few seeds tells."
+        )
+    if any(one.borderline for one in found):
+        lines.append(
+            "- *borderline*: the interval alone leaves 0 out, the corrected p value does not show "
+            "a difference: more seeds would tell."
+        )
+    if any(one.basis != SEEDS for one in found):
+        lines.append(
+            "- *items, one seed* (or *2 seeds*): the t interval is over prompts, paired by prompt "
+            "between just these runs. It tells how far other prompts would move the difference, "
+            "and not what another seed would give, so there is no verdict."
+        )
+    if any(len(row.seeds) < MIN_SEEDS for row in table):
+        lines.append(f"- With fewer than {MIN_SEEDS} seeds no interval over seeds is given and "
+                     "nothing is tested.")  # fmt: skip
+    return lines
+
+
+def _quoted(lines: list[list[str]]) -> list[list[str]]:
+    heading, *body = lines
+    return [heading, *([cells[0], cells[1], f"`{cells[2]}`", *cells[3:]] for cells in body)]
 
 
 def _control_note(table: Sequence[TableRow]) -> list[str]:

@@ -13,6 +13,8 @@ from qk_lightning.config.atomic import aside
 from qk_lightning.sweeps.file import SweepFile, label_value
 from qk_lightning.sweeps.results import TableRow
 
+PLAIN_TEXT = {"text.parse_math": False}  # a `$` in a name is a `$`
+
 
 def write_plot(
     path: Path,
@@ -34,13 +36,26 @@ def write_plot(
     """
     if not file.axes or not any(row.metrics for row in table):
         return False
+    from matplotlib import rc_context
+
+    with rc_context(PLAIN_TEXT):
+        _draw(path, file, table, levels)
+    return True
+
+
+def _draw(
+    path: Path,
+    file: SweepFile,
+    table: Sequence[TableRow],
+    levels: Mapping[str, tuple[str, float]],
+) -> None:
     from matplotlib.figure import Figure
 
     metrics = list(file.metrics)
     figure = Figure(figsize=(4.4 * len(metrics), 3.8), layout="constrained")
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     for panel, metric in zip(axes, metrics, strict=True):
-        _draw_panel(panel, file, table, metric)
+        draw_panel(panel, file, table, metric)
         name, level = levels.get(metric, ("", 0.0))
         if name == "chance":
             panel.axhline(level, color="gray", linestyle=":", label="chance")
@@ -55,10 +70,17 @@ def write_plot(
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     with aside(path) as temporary:
         figure.savefig(temporary, dpi=150)
-    return True
 
 
-def _draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: str) -> None:
+def draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: str) -> None:
+    """Draw one metric by value of the first axis, a line a stage, bars for the intervals.
+
+    Args:
+        panel: matplotlib's axes.
+        file: the sweep file, with at least one axis.
+        table: the rows.
+        metric: the metric.
+    """
     axis, options = next(iter(file.axes.items()))
     places = _places(options)
     span = max(places) - min(places) or 1.0

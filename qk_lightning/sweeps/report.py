@@ -1,4 +1,4 @@
-"""The report of a sweep: report.md, results.csv, table.csv, plot.png and grids of samples.
+"""The report of a sweep: report.md, .html and .tex, results.csv, table.csv, plot.png, grids.
 
 Written anew only when the runs, the sweep file or the code that writes it have changed:
 `result.json` keeps a hash of all three, and the table for the terminal.
@@ -19,9 +19,12 @@ from qk_lightning.config.atomic import aside, write_json, write_text
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.evaluation.levels import EVALUATIONS, FINAL, SUMMARY, Levels
 from qk_lightning.sweeps.file import format_value
+from qk_lightning.sweeps.latex import LATEX_FILE, compose_latex
 from qk_lightning.sweeps.markdown import compose_markdown
+from qk_lightning.sweeps.page import PAGE_FILE, write_page
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.sweeps.plots import write_plot
+from qk_lightning.sweeps.reproduce import code_notes
 from qk_lightning.sweeps.results import (
     RunResult,
     TableRow,
@@ -34,6 +37,12 @@ from qk_lightning.tracking.sample_grid import write_sample_grid
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.md"
+FILES = (REPORT_FILE, PAGE_FILE, LATEX_FILE)
+# The modules that decide what a report says.
+MODULES = (
+    "compare", "comparable", "costs", "embed", "items", "latex", "markdown", "page", "page_plots",
+    "page_style", "page_table", "plots", "report", "reproduce", "results", "statistics", "tables",
+)  # fmt: skip
 
 
 def write_report(plan: SweepPlan, failures: Sequence[str] = ()) -> dict[str, Any]:
@@ -50,7 +59,8 @@ def write_report(plan: SweepPlan, failures: Sequence[str] = ()) -> dict[str, Any
     with FolderLock(plan.folder):
         inputs = hash_inputs(plan, failures)
         standing = read_result(plan)
-        if standing.get("inputs") == inputs and (plan.folder / REPORT_FILE).is_file():
+        written = all((plan.folder / name).is_file() for name in FILES)
+        if standing.get("inputs") == inputs and written:
             return standing
         return _write(plan, failures, inputs)
 
@@ -84,6 +94,7 @@ def hash_inputs(plan: SweepPlan, failures: Sequence[str] = ()) -> str:
             run.folder.path / name for name in ("metrics.csv", "parameters.json", "status.json")
         ]
         files += sorted((run.folder.path / EVALUATIONS / FINAL).glob(f"*/{SUMMARY}"))
+        files += [run.folder.provenance_json, run.folder.sources_json]
         for file in files:
             digest.update(file.read_bytes() if file.is_file() else b"-")
         for picture in sorted(run.folder.samples.glob("final/*")):
@@ -95,8 +106,7 @@ def hash_inputs(plan: SweepPlan, failures: Sequence[str] = ()) -> str:
 def _code() -> str:
     """Hash the modules that write reports."""
     here = Path(__file__).parent
-    names = ("markdown", "plots", "report", "results", "statistics", "tables")
-    files = [here / f"{name}.py" for name in names]
+    files = [here / f"{name}.py" for name in MODULES]
     files += [here.parent / "tracking/sample_grid.py", here.parent / "evaluation/levels.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -108,10 +118,13 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
     levels = {stage: reference_levels(plan, results, stage) for stage in stages}
     write_csv(plan.folder / "results.csv", _result_lines(plan, results))
     write_csv(plan.folder / "table.csv", _table_lines(plan, table))
-    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, _chance(levels))
+    chance = _chance(levels)
+    has_plot = write_plot(plan.folder / "plot.png", plan.file, table, chance)
     grids = _write_grids(plan, results)
     text = compose_markdown(plan, results, table, levels, failures, has_plot, grids)
     write_text(plan.folder / REPORT_FILE, text)
+    write_text(plan.folder / LATEX_FILE, compose_latex(plan.file, table, code_notes(plan)))
+    write_page(plan, results, table, levels, failures, chance, grids)
     summary = "\n".join(
         to_text(plan.file, [row for row in table if row.stage == stage], levels[stage])
         for stage in stages
@@ -202,10 +215,18 @@ def _table_lines(plan: SweepPlan, table: Sequence[TableRow]) -> list[dict[str, A
                     "difference_low": between.low if between else None,
                     "difference_high": between.high if between else None,
                     "p_value": difference.p_value if difference else None,
+                    "adjusted_p_value": difference.adjusted_p if difference else None,
+                    "arms": difference.arms if difference else None,
+                    "detectable_difference": difference.detectable if difference else None,
+                    "interval_over": difference.basis if difference else None,
+                    "borderline": difference.borderline if difference else None,
                     "verdict": difference.verdict if difference else None,
                     "trainable_parameters": row.trainable,
                     "parameters": row.total,
                     "seconds_per_step": row.seconds_per_step,
+                    "seconds": row.cost.seconds,
+                    "images": row.cost.images,
+                    "training_flops": row.cost.flops,
                     "files_changed_since": len(row.other_code),
                 }
             )

@@ -6,15 +6,19 @@ Values are the last ones of each metric, read from the run folders.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.evaluation.levels import Levels, in_order, read_levels
+from qk_lightning.sweeps.comparable import units_key
+from qk_lightning.sweeps.compare import by_seed, compare_rows
+from qk_lightning.sweeps.costs import Cost, add, cost_of, mean
 from qk_lightning.sweeps.file import Row
-from qk_lightning.sweeps.plan import SweepPlan
-from qk_lightning.sweeps.statistics import Difference, Summary, paired_difference, summarise
+from qk_lightning.sweeps.plan import Member, SweepPlan
+from qk_lightning.sweeps.statistics import Difference, Summary, summarise
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ class RunResult:
         seconds_per_step: measured seconds of an optimiser step; None where not recorded.
         changes: source files that differ now from those it used.
         levels: value by control, by metric: what its scores are to be seen against.
+        cost: what the run cost.
+        chain_cost: that with its ancestors in the sweep.
+        loss_units: equal in runs whose losses compare.
     """
 
     row: Row
@@ -42,6 +49,9 @@ class RunResult:
     seconds_per_step: float | None
     changes: tuple[str, ...]
     levels: Levels
+    cost: Cost = Cost()
+    chain_cost: Cost = Cost()
+    loss_units: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ class TableRow:
         total: parameters of all parts.
         seconds_per_step: mean over seeds.
         other_code: source files that differ now from those a run of the row used.
+        cost: of one run of the stage, a mean over seeds.
+        chain_cost: that with its ancestors in the sweep.
+        loss_units: equal in rows whose losses compare.
     """
 
     stage: str
@@ -77,6 +90,9 @@ class TableRow:
     total: int | None
     seconds_per_step: float | None
     other_code: tuple[str, ...]
+    cost: Cost = Cost()
+    chain_cost: Cost = Cost()
+    loss_units: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -92,35 +108,39 @@ def collect_results(plan: SweepPlan) -> list[RunResult]:
     Returns:
         A result for each member and stage that is done, in the members' order.
     """
-    read: dict[str, tuple[dict[str, float], dict[str, Any], dict[str, Any], Levels]] = {}
+    read: dict[str, RunResult] = {}
     results = []
     for member in plan.members:
+        costs: list[Cost] = []
         for stage in member.chain:
             run = plan.graph[stage.identity]
             if not run.done:
                 continue
             if run.identity not in read:
-                folder = run.folder
-                parameters = folder.read_json("parameters.json")
-                levels = read_levels(folder.path)
-                read[run.identity] = (folder.last_metrics(), parameters, folder.status, levels)
-            metrics, parameters, status, levels = read[run.identity]
-            seconds = status.get("seconds_per_step") or None
-            changes = tuple(plan.changes.get(run.identity, ()))
-            results.append(
-                RunResult(
-                    member.row,
-                    member.seed,
-                    stage.stage,
-                    run.folder,
-                    metrics,
-                    parameters,
-                    seconds,
-                    changes,
-                    levels,
-                )  # fmt: skip
-            )
+                read[run.identity] = _read(plan, member, stage)
+            result = read[run.identity]
+            costs.append(result.cost)
+            chain_cost = add(costs)
+            results.append(replace(result, row=member.row, seed=member.seed, chain_cost=chain_cost))
     return results
+
+
+def _read(plan: SweepPlan, member: Member, stage: StagePlan) -> RunResult:
+    folder = plan.graph[stage.identity].folder
+    status, trainer = folder.status, stage.cfg.trainer
+    return RunResult(
+        row=member.row,
+        seed=member.seed,
+        stage=stage.stage,
+        folder=folder,
+        metrics=folder.last_metrics(),
+        parameters=folder.read_json("parameters.json"),
+        seconds_per_step=status.get("seconds_per_step") or None,
+        changes=tuple(plan.changes.get(stage.identity, ())),
+        levels=read_levels(folder.path),
+        cost=cost_of(status, int(trainer.max_steps), int(trainer.global_batch_size)),
+        loss_units=units_key(stage, list(plan.file.metrics)),
+    )
 
 
 def reported_stages(plan: SweepPlan, results: Sequence[RunResult]) -> list[str]:
@@ -166,29 +186,34 @@ def make_table(plan: SweepPlan, results: Sequence[RunResult]) -> list[TableRow]:
             row.name: [item for item in results if item.stage == stage and item.row == row]
             for row in plan.file.rows()
         }
+        against = {row.name: _compared_with(plan, row) for row in plan.file.rows()}
+        differences = {
+            metric: compare_rows(of_row, against, metric, goal)  # type: ignore[arg-type]
+            for metric, goal in plan.file.metrics.items()
+        }
         for row in plan.file.rows():
-            baseline = plan.file.baseline_of(row)
-            table.append(_table_row(plan, stage, row, baseline, of_row))
+            own = {metric: found[row.name] for metric, found in differences.items()}
+            table.append(_table_row(plan, stage, row, of_row[row.name], against[row.name], own))
     return table
+
+
+def _compared_with(plan: SweepPlan, row: Row) -> str | None:
+    baseline = plan.file.baseline_of(row)
+    return baseline.name if baseline and baseline != row else None
 
 
 def _table_row(
     plan: SweepPlan,
     stage: str,
     row: Row,
-    baseline: Row | None,
-    of_row: Mapping[str, Sequence[RunResult]],
+    here: Sequence[RunResult],
+    against: str | None,
+    differences: dict[str, Difference | None],
 ) -> TableRow:
-    here = of_row[row.name]
-    is_baseline = baseline == row
-    compared = baseline if baseline and not is_baseline else None
-    against = of_row[compared.name] if compared else []
     metrics: dict[str, Summary | None] = {}
-    differences: dict[str, Difference | None] = {}
-    for metric, goal in plan.file.metrics.items():
-        values, base = _by_seed(here, metric), _by_seed(against, metric)
+    for metric in plan.file.metrics:
+        values = by_seed(here, metric)
         metrics[metric] = summarise(list(values.values())) if values else None
-        differences[metric] = paired_difference(values, base, goal)  # type: ignore[arg-type]
     parts = next((item.parameters for item in here if item.parameters), {})
     seconds = [item.seconds_per_step for item in here if item.seconds_per_step is not None]
     return TableRow(
@@ -196,20 +221,19 @@ def _table_row(
         row=row.name,
         values=row.values,
         control=row.control,
-        is_baseline=is_baseline,
+        is_baseline=plan.file.baseline_of(row) == row,
         seeds=tuple(item.seed for item in here),
         metrics=metrics,
-        against=compared.name if compared else None,
+        against=against,
         differences=differences,
         trainable=sum(part["trainable"] for part in parts.values()) if parts else None,
         total=sum(part["total"] for part in parts.values()) if parts else None,
         seconds_per_step=math.fsum(seconds) / len(seconds) if seconds else None,
         other_code=tuple(sorted({file for item in here for file in item.changes})),
+        cost=mean([item.cost for item in here]),
+        chain_cost=mean([item.chain_cost for item in here]),
+        loss_units=here[0].loss_units if here else "",
     )
-
-
-def _by_seed(results: Sequence[RunResult], metric: str) -> dict[int, float]:
-    return {item.seed: item.metrics[metric] for item in results if metric in item.metrics}
 
 
 def reference_levels(plan: SweepPlan, results: Sequence[RunResult], stage: str) -> Levels:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from qk_lightning.evaluation.levels import NAMES
+from qk_lightning.sweeps.comparable import is_loss
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.results import TableRow
-from qk_lightning.sweeps.statistics import MIN_SEEDS, Difference, Summary
+from qk_lightning.sweeps.statistics import MIN_SEEDS, NOTHING_SHOWN, Difference, Summary
 from qk_lightning.tracking.provenance import describe_changes
 
 NamedLevels = Mapping[str, Mapping[str, float]]  # value by control, by metric
@@ -40,7 +41,8 @@ def format_difference(difference: Difference | None) -> str:
         difference: the difference, None where there is none.
 
     Returns:
-        For example `-0.031 [-0.050, -0.012] better`; `not finite` where a run diverged.
+        For example `-0.031 [-0.050, -0.012] better`, `+0.01 [-0.04, +0.06] no difference shown
+        (detectable: 0.08)`; `not finite` where a run diverged.
     """
     if difference is None:
         return ""
@@ -53,7 +55,22 @@ def format_difference(difference: Difference | None) -> str:
         return "the same"  # as of a control that shares its runs up to this stage
     digits = decimals(summary.half_width or 0.0, summary.mean)
     ends = f"[{summary.low:+.{digits}f}, {summary.high:+.{digits}f}]"
-    return f"{summary.mean:+.{digits}f} {ends} {difference.verdict}"
+    return f"{summary.mean:+.{digits}f} {ends} {describe_verdict(difference)}"
+
+
+def describe_verdict(difference: Difference) -> str:
+    """Write what a difference shows; where it shows none, what it could have shown.
+
+    Args:
+        difference: the difference.
+
+    Returns:
+        For example `better`, `no difference shown (borderline, detectable: 0.12)`.
+    """
+    if difference.verdict != NOTHING_SHOWN or not difference.detectable:
+        return difference.verdict
+    word = "borderline, " if difference.borderline else ""
+    return f"{difference.verdict} ({word}detectable: {difference.detectable:.2g})"
 
 
 def decimals(half_width: float, mean: float) -> int:
@@ -105,14 +122,14 @@ def stage_cells(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) 
         Lines of cells, the heading first.
     """
     compared = any(row.is_baseline for row in rows)
-    metrics = _measured(file, rows)
+    metrics = measured(file, rows)
     heading = [", ".join(file.axes) or "row"]
     for metric, goal in metrics.items():
         heading += [f"{metric} ({ARROWS[goal]})"]
         heading += ["difference to the baseline"] if compared else []
     lines = [[*heading, "trained / all parameters", "s a step", "seeds"]]
     for row in rows:
-        cells = [_name(row)]
+        cells = [row_name(row)]
         for metric, goal in metrics.items():
             value = format_summary(row.metrics[metric])
             cells.append(f"**{value}**" if row.row == best_row(rows, metric, goal) else value)
@@ -139,8 +156,11 @@ def best_row(rows: Sequence[TableRow], metric: str, goal: str) -> str | None:
         goal: `min` or `max`.
 
     Returns:
-        The row's name; None with fewer than two rows, or where two share the best mean.
+        The row's name; None with fewer than two rows, where two share the best mean, or where
+        the metric is a loss and is not the same quantity in all of them.
     """
+    if is_loss(metric) and len({row.loss_units for row in rows if not row.control}) > 1:
+        return None
     means = {row.row: summary.mean for row in rows
              if not row.control and (summary := row.metrics[metric])
              and math.isfinite(summary.mean)}  # fmt: skip
@@ -149,8 +169,13 @@ def best_row(rows: Sequence[TableRow], metric: str, goal: str) -> str | None:
     return names[0] if len(names) == 1 and len(means) > 1 else None
 
 
-def _measured(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
-    """The sweep's metrics that some row of a stage has: its tasks say which there can be."""
+def measured(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
+    """Return the sweep's metrics that some row of a stage has: its tasks say which there can be.
+
+    Args:
+        file: the sweep file.
+        rows: the stage's rows.
+    """
     return {
         metric: goal
         for metric, goal in file.metrics.items()
@@ -171,7 +196,12 @@ def _level_cells(metrics: Sequence[str], levels: NamedLevels, compared: bool) ->
     return lines
 
 
-def _name(row: TableRow) -> str:
+def row_name(row: TableRow) -> str:
+    """Write a row's name, whether it is a control, and `*` where other code made it.
+
+    Args:
+        row: the row.
+    """
     name = row.row
     if row.control:
         name += f" (control; difference to {row.against})" if row.against else " (control)"
@@ -197,9 +227,14 @@ def to_markdown(lines: Sequence[Sequence[str]]) -> str:
     Args:
         lines: lines of cells, the heading first.
     """
-    heading, *body = lines
+    heading, *body = ([_plain(cell) for cell in cells] for cells in lines)
     rule = ["---", *("---:" for _ in heading[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *body))
+
+
+def _plain(cell: str) -> str:
+    """Keep a name from ending its cell, its line, or from being read as HTML."""
+    return " ".join(cell.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
 def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> str:
@@ -211,8 +246,8 @@ def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> s
         levels: what the scores are to be seen against.
     """
     lines = [f"{rows[0].stage}"]
-    width = max(len(_name(row)) for row in rows)
-    metrics = _measured(file, rows)
+    width = max(len(row_name(row)) for row in rows)
+    metrics = measured(file, rows)
     for metric, goal in metrics.items():
         lines.append(f"  {metric} ({ARROWS[goal]})")
         for row in rows:
@@ -221,7 +256,7 @@ def to_text(file: SweepFile, rows: Sequence[TableRow], levels: NamedLevels) -> s
             after = "baseline" if row.is_baseline else difference
             if row.row == best_row(rows, metric, goal):
                 after = f"{after} (best mean)".lstrip()
-            lines.append(f"    {_name(row):<{width}}  {summary:<20}  {after}".rstrip())
+            lines.append(f"    {row_name(row):<{width}}  {summary:<20}  {after}".rstrip())
         beside = [f"{NAMES[name]} {format_number(value)}"
                   for name, value in levels.get(metric, {}).items()]  # fmt: skip
         lines += [f"    against: {', '.join(beside)}"] if beside else []

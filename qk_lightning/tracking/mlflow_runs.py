@@ -25,7 +25,9 @@ from qk_lightning.tracking.mlflow_store import (
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-SWEEP_FILES = ("report.md", "results.csv", "table.csv", "plot.png")
+SWEEP_FILES = (
+    "report.md", "report.html", "report.tex", "results.csv", "table.csv", "plot.png",
+)  # fmt: skip
 
 
 def log_sweep(sweep_folder: str) -> str:

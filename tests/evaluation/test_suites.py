@@ -29,6 +29,7 @@ from qk_lightning.evaluation.score import find_pictures, score_folder
 from qk_lightning.evaluation.suite import Suite, choose, open_suite, worlds_of
 from qk_lightning.evaluation.untouched import untouched_parts
 from qk_lightning.evaluation.verdict import Verdict
+from qk_lightning.sweeps.items import read_items
 
 SETTINGS = {"run": "me", "identity": "1a", "num_inference_steps": 2, "guidance_scale": 1.0}
 
@@ -154,6 +155,22 @@ def test_a_file_that_was_changed_is_refused_and_a_missing_one_fails(
     (tmp_path / MANIFEST).write_text('{"file": "somebody else\'s"}\n')
     with pytest.raises(ConfigError, match="a line as `qk evaluate` writes it"):
         find_pictures(tmp_path, prompts.items, 1)
+
+
+def test_a_report_reads_back_what_each_item_counts(prompts, draws, worlds, tmp_path):
+    draw(tmp_path, prompts, draws[0])
+    output = tmp_path / "run/evaluations/final/exact"
+    summary = score_prompts(
+        tmp_path, output, prompts, worlds, Request(6), Origin("me", "1a", SETTINGS), None
+    )
+    assert summary["metrics"]
+    for name, entry in summary["metrics"].items():
+        groups: dict[str, list[float]] = {}
+        for score in read_items(tmp_path / "run", name).values():
+            groups.setdefault(score.group, []).append(score.value)
+        value = np.mean([np.mean(values) for values in groups.values()])
+        assert value == pytest.approx(entry["value"]), name
+    assert read_items(tmp_path / "run", "val/loss") == {}
 
 
 def test_anybodys_folder_is_scored_with_its_controls(prompts, worlds, tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fake_stages
 import pytest
 
+from qk_lightning.sweeps import page, report
 from qk_lightning.sweeps import plan as plan_module
-from qk_lightning.sweeps import report
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.run import run_sweep
 
@@ -42,9 +42,16 @@ def sweep_of():
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Run a sweep with fake stages and without a plot; return the result and what was printed."""
+def without_plots(monkeypatch):
+    """Leave matplotlib out of reports: most of what they take."""
     monkeypatch.setattr(report, "write_plot", lambda *_: False)
+    for name, nothing in (("metric_plots", {}), ("cost_plots", {}), ("loss_plot", "")):
+        monkeypatch.setattr(page, name, lambda *_, nothing=nothing: nothing)
+
+
+@pytest.fixture
+def run(without_plots):
+    """Run a sweep with fake stages and without plots; return the result and what was printed."""
 
     def call(sweep, **more):
         printed: list[str] = []

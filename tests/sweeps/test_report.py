@@ -13,6 +13,7 @@ from PIL import Image
 from qk_lightning.sweeps import report as report_module
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.report import write_report
+from qk_lightning.sweeps.reproduce import code_notes
 from qk_lightning.sweeps.statistics import paired_difference, summarise
 from qk_lightning.sweeps.tables import format_difference, format_summary
 
@@ -23,8 +24,8 @@ BOTH = {"name": "both", "overrides": ["width=4", "sharpness=5"]}
 def plan_of(project, sweep_of):
     """Train a sweep's fake stages in this process and plan it again."""
 
-    def make(**more):
-        sweep = sweep_of(controls=[BOTH], **more)
+    def make(more=(), **options):
+        sweep = sweep_of(controls=[BOTH, *more], **options)
         for run in plan_sweep(sweep).to_run:
             run.plan.write()
             fake_stages.run_stage(run.folder.path)
@@ -33,6 +34,7 @@ def plan_of(project, sweep_of):
     return make
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_report_says_what_was_found_and_what_was_not(plan_of):
     plan = plan_of()
     write_report(plan)
@@ -56,7 +58,7 @@ def test_report_says_what_was_found_and_what_was_not(plan_of):
         "|*shuffled*|||0.2500|||||",
     ]
     assert "- *shuffled*: the right picture of another prompt" in text
-    assert "not corrected for the number of comparisons" in text
+    assert "Holm's correction over the arms of one metric and stage (up to 2 here)" in text
     refine = text.partition("## refine")[2]
     assert "| both (control; difference to width=4) |" in refine
     assert "A control that sets every axis" in text
@@ -72,8 +74,12 @@ def test_files_beside_the_report(plan_of):
     assert len(lines) == 3 * 3 * 2 * 2  # rows, seeds, stages with metrics, metrics
     assert {line["width"] for line in lines if line["control"] == "True"} == {"4"}
     with (plan.folder / "table.csv").open() as handle:
-        verdicts = {line["verdict"] for line in csv.DictReader(handle)}
-    assert verdicts == {"", "better", "no difference shown"}
+        lines = list(csv.DictReader(handle))
+    assert {line["verdict"] for line in lines} == {"", "better", "no difference shown"}
+    assert {line["arms"] for line in lines if line["stage"] == "refine"} == {"", "2"}
+    assert {line["interval_over"] for line in lines} == {"", "seeds"}
+    assert {line["images"] for line in lines} == {"32.0"}
+    assert {line["training_flops"] for line in lines} == {""}  # not counted, so not printed
     with (plan.folder / "table.csv").open() as handle:
         compared = {line["row"]: line["compared_with"] for line in csv.DictReader(handle)}
     assert compared == {"width=1": "", "width=4": "width=1", "both": "width=4"}
@@ -84,15 +90,17 @@ def test_files_beside_the_report(plan_of):
     assert {(40, 0, 0), (160, 0, 0), (0, 0, 255)} <= colours  # widths 1 and 4, the input
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_two_seeds_are_not_tested(plan_of):
     plan = plan_of(seeds=(0, 1))
     result = write_report(plan)
     assert "not tested (2 < 3 seeds)" in result["summary"]
     assert result["summary"].count("(best mean)") == 2  # of the loss, in both stages
     assert "against: ceiling 0.9000, shuffled 0.2500" in result["summary"]
-    assert "no interval is given" in (plan.folder / "report.md").read_text()
+    assert "no interval over seeds is given" in (plan.folder / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_report_is_written_anew_only_when_something_changed(plan_of, sweep_of, monkeypatch):
     plan = plan_of()
     first = write_report(plan)
@@ -108,6 +116,50 @@ def test_report_is_written_anew_only_when_something_changed(plan_of, sweep_of, m
     assert report_module.hash_inputs(plan) != first["inputs"]
 
 
+@pytest.mark.usefixtures("without_plots")
+def test_runs_of_different_code_are_named_everywhere(plan_of):
+    plan = plan_of()
+    runs = list(plan.graph.values())
+    for run, digest in zip(runs, ["then", *["now"] * len(runs)], strict=False):
+        run.folder.sources_json.write_text(json.dumps({"qk_lightning/systems/base.py": digest}))
+    plan = plan_sweep(plan.file)
+    result = write_report(plan)
+    mixed = "mixes runs of different code: between its runs systems/base.py differs"
+    for name in ("report.md", "report.html"):
+        assert mixed in (plan.folder / name).read_text()
+    latex = " ".join((plan.folder / "report.tex").read_text().split())
+    assert mixed in latex
+    assert "width=4$^{*}$" in latex
+    assert "$^{*}$ other code: systems/base.py differs." in latex
+    assert "width=4 *" in result["summary"]
+    assert "| width=4 * |" in (plan.folder / "report.md").read_text()
+    with (plan.folder / "table.csv").open() as handle:
+        assert {line["files_changed_since"] for line in csv.DictReader(handle)} == {"1"}
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_runs_of_one_old_code_are_not_called_mixed(plan_of):
+    plan = plan_of()
+    for run in plan.graph.values():
+        run.folder.sources_json.write_text(json.dumps({"qk_lightning/systems/base.py": "then"}))
+    notes = code_notes(plan_sweep(plan.file))
+    assert len(notes) == 1
+    assert notes[0].startswith("18 of 18 finished runs were made by sources that differ from")
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_names_cannot_break_a_table(plan_of):
+    name = "a|b <script>alert(1)</script>"
+    plan = plan_of(more=[{"name": name, "overrides": ["width=4", "sharpness=7"]}])
+    write_report(plan)
+    text = (plan.folder / "report.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith(r"| a\|b"))
+    assert "<script>" not in text.partition("## align")[2]
+    heading = next(line for line in text.splitlines() if line.startswith("| width |"))
+    assert line.replace(r"\|", "").count("|") == heading.count("|")
+
+
+@pytest.mark.usefixtures("without_plots")
 def test_failures_stand_in_the_report(project, sweep_of):
     plan = plan_sweep(sweep_of())
     write_report(plan, ["failed: align width=4 seed 0: ValueError: it is broken"])
