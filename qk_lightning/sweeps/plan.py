@@ -203,13 +203,10 @@ def plan_members(file: SweepFile, rows: Collection[str] | None = None) -> tuple[
 
 
 def find_changes(graph: Graph) -> dict[str, list[str]]:
-    """Name the files that differ now from those that finished runs used.
+    """Name the files that differ now from those that finished runs used, by identity.
 
     Args:
-        graph: the runs.
-
-    Returns:
-        Files by identity; runs of today's code are left out.
+        graph: the runs; those of today's code are left out.
     """
     return {
         identity: files
