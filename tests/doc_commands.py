@@ -50,6 +50,8 @@ def plan(words: list[str]) -> None:
         assert plan_sweep(replace(sweep, seeds=sweep.seeds[:1]), options.overrides).describe()
     elif options.verb == "report":
         assert load_sweep(sweep_file(options.sweep)).metrics
+    elif options.verb == "claims":
+        assert main(["claims", *options.names, "--plan"]) == 0
     elif options.verb == "config":
         assert main(words) == 0
     elif options.verb == "generate":

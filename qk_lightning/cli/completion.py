@@ -65,7 +65,7 @@ def presets(**_: Any) -> list[str]:
     from qk_lightning.config.paths import list_presets
     from qk_lightning.config.schema import PART_FAMILIES
 
-    apart = {*PART_FAMILIES, "world", "sweeps", "system"}
+    apart = {*PART_FAMILIES, "world", "sweeps", "claims", "system"}
     return [name for name in list_presets() if name.partition("/")[0] not in apart]
 
 
@@ -75,6 +75,13 @@ def sweeps(**_: Any) -> list[str]:
 
     files = [name for name in list_presets() if name.startswith("sweeps/")]
     return files + [folder.parent.name for folder in sweeps_root().glob("*/sweep.yaml")]
+
+
+def claims(**_: Any) -> list[str]:
+    """List claims."""
+    from qk_lightning.claims.reader import list_claims
+
+    return list_claims()
 
 
 def runs(**_: Any) -> list[str]:
@@ -142,6 +149,7 @@ WORDS: dict[tuple[str, str], Completer] = {
     ("fit", "overrides"): overrides,
     ("sweep", "file"): sweeps,
     ("report", "sweep"): sweeps,
+    ("claims", "names"): claims,
     ("generate", "run"): runs_and_presets,
     ("export", "run"): runs_and_presets,
     ("evaluate", "words"): run_or_suite,

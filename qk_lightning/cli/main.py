@@ -20,6 +20,7 @@ INTERRUPTED = 130
 GOES_ON = {
     "fit": "; the same command goes on from the last checkpoints",
     "sweep": "; the same command goes on from the last checkpoints",
+    "claims": "; the same command goes on from the last checkpoints",
     "evaluate": "; the same command goes on with the pictures that are missing",
     "generate": "; the same command goes on: whole pictures stay until they are drawn anew",
 }

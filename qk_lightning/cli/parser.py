@@ -14,6 +14,7 @@ EXAMPLES = """\
 examples:
   qk sweep sweeps/num_queries              train and compare, then print the table
   qk sweep sweeps/num_queries --plan       what would run, and for how long
+  qk claims                                claims of papers, and what the runs here say of them
   qk fit laptop/stage1                    one stage (its ancestors first, if they are missing)
   qk fit laptop/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
   qk generate laptop/stage3 --prompt "a smiling person with red hair" --num-images 4
@@ -146,6 +147,14 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     _add_plan(sweep)
     report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
     report.add_argument("sweep", help="a sweep's name or file")
+    claims = _verb(verbs, "claims", "claims", "test claims of papers in small, and judge them")
+    claims.add_argument("names", nargs="*", help="claims of experiments/claims/; default: all")
+    claims.add_argument("--plan", action="store_true", help="say what would run, and end")
+    claims.add_argument("--run", action="store_true", help="train what is missing")
+    claims.add_argument(
+        "--redo", action="store_true", help="with --run: train again what was done by other code"
+    )
+    claims.add_argument("--report", metavar="FILE", help="write the documentation page")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")
     generate.add_argument(
         "run",

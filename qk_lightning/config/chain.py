@@ -10,17 +10,17 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.atomic import write_json
-from qk_lightning.config.compose import Composed, compose
+from qk_lightning.config.compose import Composed, compose, once
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.exported_folder import ExportedFolder, open_folder
 from qk_lightning.config.handover import handover_problems
-from qk_lightning.config.identity import identity_of
 from qk_lightning.config.layers import full_key, load_layers
 from qk_lightning.config.paths import find_preset, list_presets, project_root, runs_root, user_path
 from qk_lightning.config.resume import latest_problems
@@ -108,7 +108,7 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
         given = composed.cfg.parent
         folder = parent.folder if parent else _find_run(given) if given else None
         parent_identity = folder.identity if folder else None
-        identity = identity_of(composed.cfg, parent_identity)
+        identity = composed.identity(parent_identity)
         stage = str(composed.cfg.stage)
         cfg, origins, stretch = composed.cfg, composed.origins, composed.stretch
         own, old = composed.overrides, composed.replaced
@@ -119,7 +119,8 @@ def plan_chain(preset: str | Path, overrides: Sequence[str] = ()) -> list[StageP
 
 
 def _compose_chain(preset: str | Path, overrides: list[str]) -> list[Composed]:
-    links = _links(preset, overrides)
+    parents = [text for text in overrides if text.partition("=")[0].endswith("parent")]
+    links = once(("links", str(preset), *parents), partial(_links, preset, parents))
     stages = [stage for _, stage in links]
     _check_prefixes(overrides, stages, str(preset))
     composed: list[Composed] = []

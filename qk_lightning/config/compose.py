@@ -5,18 +5,27 @@ Layers and their origins stand in `layers.py`, checking in `validate.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+import functools
+import pickle
+import re
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.identity import hash_content, identity_content
 from qk_lightning.config.layer import SWAPPABLE, Layer, get_value
 from qk_lightning.config.layers import COMMAND_LINE, full_key, load_layers, override_layer
 from qk_lightning.config.validate import validate
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Composed:
         stretch: steps x batch against those of the run that `reference_seconds` tells of.
         overrides: as given.
         replaced: the part that the preset has, by the key of one that an override swaps.
+        interpolates: some value was given as a reference to another, such as `${seed}`.
     """
 
     cfg: DictConfig
@@ -38,6 +48,59 @@ class Composed:
     stretch: float = 1.0
     overrides: tuple[str, ...] = ()
     replaced: dict[str, str] = field(default_factory=dict)
+    interpolates: bool = False
+
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """What its identity is the hash of, but for the parent's identity."""
+        return identity_content(self.cfg, None)
+
+    @functools.cached_property
+    def pickled(self) -> bytes:
+        """Its configuration, to be copied."""
+        return pickle.dumps(self.cfg)
+
+    def identity(self, parent: str | None) -> str:
+        """Return the identity of its run.
+
+        Args:
+            parent: the parent run's identity, or None.
+        """
+        content = self.content if parent is None else {**self.content, "parent_identity": parent}
+        return hash_content(content)
+
+
+# While `composing_once` is entered: what was made, by what it was made of.
+_made: dict[Hashable, Any] | None = None
+
+
+@contextlib.contextmanager
+def composing_once() -> Iterator[None]:
+    """Compose each preset with the same overrides once, and once for all seeds.
+
+    For plans of many members that differ in little; files are taken not to change meanwhile.
+    """
+    global _made
+    before, _made = _made, {} if _made is None else _made
+    try:
+        yield
+    finally:
+        _made = before
+
+
+def once(key: Hashable, make: Callable[[], _T]) -> _T:
+    """Make something, or return what was made for the key while `composing_once` is entered.
+
+    Args:
+        key: all that it depends on; the first word says what it is.
+        make: makes it; the result is not to be changed.
+    """
+    if _made is None:
+        return make()
+    if key not in _made:
+        _made[key] = make()
+    found: _T = _made[key]
+    return found
 
 
 def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
@@ -53,6 +116,27 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
     Raises:
         ConfigError: with everything that is wrong, and the file each value came from.
     """
+    make = partial(_compose_seed if _made is not None else _compose, preset, overrides)
+    return once(("compose", str(preset), *overrides), make)
+
+
+def _compose_seed(preset: str | Path, overrides: Sequence[str]) -> Composed:
+    """Take over what was composed for another seed, where a plain one is the last override."""
+    *others, last = overrides or [""]
+    if not re.fullmatch(r"seed=\d{1,9}", last) or any(text.startswith("seed") for text in others):
+        return _compose(preset, overrides)
+    make = partial(_compose, preset, [*others, "seed=0"])
+    first = once(("compose any seed", str(preset), *others), make)
+    if first.interpolates:
+        return _compose(preset, overrides)
+    cfg = pickle.loads(first.pickled)  # an eighth of the time of a deep copy
+    cfg.seed = int(last.partition("=")[2])
+    own = replace(first, cfg=cfg, overrides=tuple(overrides))
+    own.__dict__["content"] = {**first.content, "seed": cfg.seed}
+    return own
+
+
+def _compose(preset: str | Path, overrides: Sequence[str]) -> Composed:
     check_preset(preset)
     layer, files = load_layers(preset)
     before = {key: _name_of(layer, key) for key in SWAPPABLE}
@@ -60,8 +144,11 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
         layer.merge(override_layer(text))
     layer.values.setdefault("name", files[-1].stem)
     layer.values.setdefault("stage", files[-1].stem)
+    interpolates = "${" in repr(layer.values)
+    values: Any = layer.values
     try:
-        values = OmegaConf.to_container(OmegaConf.create(layer.values), resolve=True)
+        if interpolates:
+            values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", "") or "interpolation")
         fix = "refer to a key that exists, as in ${trainer.max_steps}"
@@ -70,7 +157,8 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
     cfg = validate({str(key): value for key, value in values.items()}, layer.origins)
     replaced = {key: name for key, name in before.items() if name not in ("", _name_of(layer, key))}
     stretch = _stretch(layer, cfg)
-    return Composed(cfg, layer.origins, files, stretch, tuple(overrides), replaced)
+    given = tuple(overrides)
+    return Composed(cfg, layer.origins, files, stretch, given, replaced, interpolates)
 
 
 def _name_of(layer: Layer, key: str) -> str:

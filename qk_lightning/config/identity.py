@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,18 @@ def identity_of(cfg: DictConfig, parent: str | None) -> str:
     Returns:
         Ten hexadecimal digits.
     """
-    return _hash(identity_content(cfg, parent))
+    return hash_content(identity_content(cfg, parent))
 
 
-def _hash(content: dict[str, Any]) -> str:
+def hash_content(content: Mapping[str, Any]) -> str:
+    """Hash what shapes a run's result.
+
+    Args:
+        content: as `identity_content` returns it.
+
+    Returns:
+        Ten hexadecimal digits.
+    """
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
@@ -64,34 +73,33 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
     world = values["data"].pop("world")
     for name, kind in SECTIONS.items():
         if name in values:
-            default = OmegaConf.to_container(structured_section(kind))
-            values[name] = _without_defaults(values[name], default)  # type: ignore[arg-type]
+            values[name] = _without_defaults(values[name], _defaults_of(kind))
     values["world"] = _part_content("world", world)
     for family in ("system", *PART_FAMILIES):
         if values.get(family) is not None:
             values[family] = _part_content(family, values[family])
     for how in values.get("trainable", {}).values():
         if isinstance(how, dict):
-            default = OmegaConf.to_container(structured_section(Lora))
-            how["lora"] = _without_defaults(how["lora"], default)  # type: ignore[arg-type]
+            how["lora"] = _without_defaults(how["lora"], _defaults_of(Lora))
     tasks = values["data"].get("tasks", {})
     values["data"]["tasks"] = {task: weight for task, weight in tasks.items() if weight}
     if parent is not None:
         values["parent_identity"] = parent
     content = {key: value for key, value in values.items() if value not in ({}, None)}
     file = file_of(cfg)
-    if file is not None and not is_of(file, _hash(content)):  # it starts from another run
+    if file is not None and not is_of(file, hash_content(content)):  # it starts from another run
         content["resumed_from"] = fingerprint(file)
     return content
 
 
+@functools.cache
+def _defaults_of(section: type) -> dict[str, Any]:
+    return dict(OmegaConf.to_container(structured_section(section)))  # type: ignore[arg-type]
+
+
 def _part_content(family: str, node: dict[str, Any]) -> dict[str, Any]:
     schema = schema_of(family, node["name"])
-    structured = schema.structured()  # with the defaults of nested dataclasses
-    missing = OmegaConf.missing_keys(structured)
-    plain: dict[str, Any] = OmegaConf.to_container(structured)  # type: ignore[assignment]
-    defaults = {name: value for name, value in plain.items() if name not in missing}
-    content = _without_defaults(node, defaults)
+    content = _without_defaults(node, schema.defaults)
     for name in schema.attributes.get("paths", ()):
         if isinstance(content.get(name), str):
             content[name] = _path_content(content[name], f"{family}.{name}")

@@ -22,6 +22,7 @@ from qk_lightning.config.schema import PART_FAMILIES
 from qk_lightning.config.sections import SECTIONS, TOP_LEVEL, option_names
 
 COMMAND_LINE = "command line"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LARGEST = 10**100  # no whole number of ours comes near it; beyond 10^308 it is no float
 
 
@@ -91,7 +92,7 @@ def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
     del stamp, root  # keys only: a sweep reads the same files for each of its members
     try:
         text = file.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_LOADER)
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     # The last two: bytes that are no text, and an anchor that holds itself.
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
@@ -141,7 +142,7 @@ def override_layer(text: str) -> Layer:
         raise ConfigError(Problem(text, None, "key=value", "for example trainer.max_steps=20"))
     key = full_key(key.strip())
     try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"]  # type: ignore[index, call-overload]
+        value = copy.deepcopy(_value_of(raw))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(Problem(key, raw, "a YAML value", "quote it")) from error
     except ValueError as error:  # Python reads no whole number of thousands of digits
@@ -159,6 +160,11 @@ def override_layer(text: str) -> Layer:
     _check_numbers(values, "")
     origins = dict.fromkeys(leaves_of(values), COMMAND_LINE)
     return Layer(values, origins, keeps_tasks=key.startswith(f"{TASKS}."))
+
+
+@functools.lru_cache(maxsize=1024)
+def _value_of(raw: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"]  # type: ignore[index, call-overload]
 
 
 def _check_numbers(node: Any, origin: str, key: str = "") -> None:

@@ -197,7 +197,7 @@ def resolve_path(text: str, key: str = "path") -> Path:
         weights = package_root() / "weights"
         path = weights / text.removeprefix(BUILTIN)
         known = [f"{BUILTIN}{folder.name}" for folder in weights.glob("*") if folder.is_dir()]
-        fix = did_you_mean(text, known)
+        fix = "" if path.exists() else did_you_mean(text, known)
     else:
         path = user_path(text, key)
         if not path.is_absolute():

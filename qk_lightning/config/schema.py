@@ -91,6 +91,13 @@ class Schema:
         return copy.deepcopy(self._structured)  # a sixth of the time of making it anew
 
     @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The default of each option that has one, nested dataclasses as plain mappings."""
+        missing = OmegaConf.missing_keys(self._structured)
+        plain = dict(OmegaConf.to_container(self._structured))  # type: ignore[arg-type]
+        return {str(name): value for name, value in plain.items() if name not in missing}
+
+    @functools.cached_property
     def _structured(self) -> DictConfig:
         config: DictConfig = OmegaConf.structured(_dataclass_of(self.class_name, self.options))
         return config

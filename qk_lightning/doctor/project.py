@@ -55,6 +55,8 @@ def check_presets() -> Iterator[Finding]:
     Yields:
         The folders, then each preset that does not compose, then a count.
     """
+    from qk_lightning.claims.plan import plan_claims
+    from qk_lightning.claims.reader import load_claim
     from qk_lightning.config.chain import plan_chain
     from qk_lightning.config.errors import ConfigError
     from qk_lightning.config.paths import list_presets
@@ -67,7 +69,7 @@ def check_presets() -> Iterator[Finding]:
         return
     for root in roots:
         yield Finding("folder", "ok", f"{root}: {len(list(root.rglob('*.yaml')))} files")
-    counts = {"stage": 0, "sweep": 0, "": 0}
+    counts = {"stage": 0, "sweep": 0, "claim": 0, "": 0}
     waiting = 0
     for name in list_presets():
         try:
@@ -76,6 +78,8 @@ def check_presets() -> Iterator[Finding]:
                 plan_chain(name)
             elif kind == "sweep":
                 plan_sweep(name)
+            elif kind == "claim":
+                plan_claims([load_claim(name)])
         except ConfigError as error:
             if all(problem.expected == "a value" for problem in error.problems):
                 waiting += 1  # `???` in a preset: for whoever uses it to name
@@ -88,16 +92,19 @@ def check_presets() -> Iterator[Finding]:
             continue
         counts[kind] += 1
     text = f"{counts['stage']} stages and {counts['sweep']} sweeps compose"
+    text += f", {counts['claim']} claims are planned" if counts["claim"] else ""
     text += f"; {waiting} stages wait for data of yours" if waiting else ""
     yield Finding("presets", "ok", f"{text}; {counts['']} more files are what these are made of")
 
 
 def _kind_of(name: str) -> str:
-    """Tell presets of stages and sweeps from the files that these are made of."""
+    """Tell presets of stages, sweeps and claims from the files that these are made of."""
     from qk_lightning.config.layers import load_layers, read_layer
     from qk_lightning.config.paths import find_preset
 
     own = read_layer(find_preset(name)).values
+    if "expect" in own:
+        return "claim"
     if "preset" in own:
         return "sweep"
     values = load_layers(name)[0].values

@@ -166,7 +166,7 @@ class _Shown:
     @property
     def block(self) -> str:
         """The heading that it stands under."""
-        return self.item.suite if self.item.suite == "knowledge" else self.item.task
+        return self.item.suite if self.item.suite in ("knowledge", "roles") else self.item.task
 
 
 def _keep_pictures(

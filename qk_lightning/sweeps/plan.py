@@ -7,14 +7,16 @@ it. Nothing here imports torch.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.arguments import check_overrides
 from qk_lightning.config.chain import StagePlan, plan_chain
+from qk_lightning.config.compose import composing_once
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
@@ -162,10 +164,30 @@ def plan_sweep(
         digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
         own = {"name": f"{file.name}-{digest}", "overrides": (*file.overrides, *overrides)}
         file = replace(file, **own)  # type: ignore[arg-type]
+    members = plan_members(file)
+    graph = build_graph((member.label, member.chain) for member in members)
+    return SweepPlan(file, members, graph, find_changes(graph))
+
+
+def plan_members(file: SweepFile, rows: Collection[str] | None = None) -> tuple[Member, ...]:
+    """Plan every row of a sweep with every seed.
+
+    Args:
+        file: the sweep.
+        rows: names of the rows that are planned; None = all.
+
+    Returns:
+        The members, row by row.
+
+    Raises:
+        ConfigError: with everything that is wrong in a member.
+    """
     _check_overrides(file)
     members, problems = [], {}
-    for row in file.rows():
-        for seed in file.seeds:
+    with composing_once():
+        for row, seed in itertools.product(file.rows(), file.seeds):
+            if rows is not None and row.name not in rows:
+                continue
             texts = [*file.overrides, *row.overrides, f"seed={seed}"]
             try:
                 members.append(Member(row, seed, tuple(plan_chain(file.preset, texts))))
@@ -177,13 +199,20 @@ def plan_sweep(
     first = {member.row.name: member.chain for member in reversed(members)}
     if refused := loss_problems(file, first):
         raise ConfigError(refused)
-    graph = build_graph((member.label, member.chain) for member in members)
-    changes = {
+    return tuple(members)
+
+
+def find_changes(graph: Graph) -> dict[str, list[str]]:
+    """Name the files that differ now from those that finished runs used, by identity.
+
+    Args:
+        graph: the runs; those of today's code are left out.
+    """
+    return {
         identity: files
         for identity, run in graph.items()
         if run.done and (files := source_changes(run.folder))
     }
-    return SweepPlan(file, tuple(members), graph, changes)
 
 
 def _check_overrides(file: SweepFile) -> None:
@@ -218,7 +247,7 @@ def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:
     for row in file.rows():
         runs = tuple(member.chain[-1].identity for member in members if member.row == row)
         first = rows.setdefault(runs, row.name)
-        if first != row.name:
+        if runs and first != row.name:
             expected = f"rows that differ ({first!r} and {row.name!r} are the same runs)"
             fix = "take one out: what they vary changes nothing that shapes a result"
             problems.append(Problem("axes", None, expected, fix))

@@ -242,10 +242,11 @@ def test_few_items_are_of_all_tags_and_among_more(worlds):
 
 
 def test_suites_are_found_by_name_and_by_what_the_worlds_offer(worlds):
-    wanted = {"avatars", "scenes", "scenes_edit", "reconstruction", "knowledge"}
+    wanted = {"avatars", "scenes", "scenes_edit", "reconstruction", "knowledge", "roles"}
     assert set(list_suites()) == wanted
     assert all(open_suite(name).name == name for name in wanted)
-    assert [suite.name for suite in suites_for("all", worlds)] == ["avatars", "reconstruction"]
+    found = [suite.name for suite in suites_for("all", worlds)]
+    assert found == ["avatars", "reconstruction", "roles"]
     assert not fitting_suites(worlds, ["transformation"])
     with pytest.raises(ConfigError, match="there is none"):
         suites_for("all", worlds, ["transformation"])

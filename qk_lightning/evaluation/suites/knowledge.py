@@ -36,7 +36,9 @@ class Knowledge(Suite):
 
     `overall` is the share right of the fact prompts, `direct` of the direct ones (mean over
     colours, shapes and counts), `gap` = direct - fact with an interval over pairs, `held_out` the
-    share right of facts whose phrase was held out of captions even in words.
+    share right of facts whose phrase was held out of captions even in words. `colours` and
+    `direct_colours` are lenient: the share of prompts whose colour, named by a fact or directly,
+    is there on whichever object, for heads that draw colours and no shapes yet.
     """
 
     name = "knowledge"
@@ -88,6 +90,9 @@ class Knowledge(Suite):
         ]
         if any(item.split != SEEN for item in items):
             found.append(Metric("held_out", "verdict", tags=facts, splits=("phrasing",)))
+        for name, form in (("colours", FACT), ("direct_colours", DIRECT)):
+            if (tag := f"{form}_colour") in tags:
+                found.append(Metric(name, "colours", tags=(tag,)))
         return [*found, *(Metric(tag, "verdict", tags=(tag,)) for tag in tags)]
 
 

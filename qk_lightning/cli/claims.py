@@ -1,0 +1,48 @@
+"""`qk claims`: claims of papers with what the kit's runs say of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qk_lightning.claims.plan import describe_plan, plan_claims
+from qk_lightning.claims.reader import load_claims
+from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
+
+
+def claims(options: argparse.Namespace) -> int:
+    """List claims, run what is missing, judge them, write their page.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        0, 1 after a failure, 130 after Ctrl-C.
+    """
+    found = load_claims(options.names)
+    if options.redo and not options.run:
+        raise ConfigError(Problem("--redo", None, "--run beside it", "qk claims --run --redo"))
+    if options.plan:
+        print(describe_plan(plan_claims(found)))
+        return 0
+    page = None
+    if options.report:
+        page = user_path(options.report, "--report")
+        check_output("--report", page)
+    check_folder("runs", runs_root())
+    from qk_lightning.claims.page import write_page
+    from qk_lightning.claims.results import claims_folder, to_text
+    from qk_lightning.claims.run import judge_claims, run_claims
+
+    status = 0
+    if options.run:
+        results, status = run_claims(found, options.redo)
+    else:
+        results = judge_claims(found)
+        print(to_text(results))
+    print(f"\ntables  {claims_folder() / 'claims.md'}")
+    if page is not None:
+        write_page(Path(page), results)
+        print(f"page    {page}")
+    return status
