@@ -1,8 +1,8 @@
 """Two ranks killed (-9) at random moments, again and again: the end is bit for bit the same.
 
-    KILLS=10 python -m pytest -m slow -s tests/training/test_killed.py
+    KILLS=10 REAL_STARTS=1 python -m pytest -m slow -s tests/training/test_killed.py
 
-kills as many times, and prints the moments.
+kills as many times, in processes that start as from a terminal, and prints the moments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from started import Started, last_step, ranks_of, started, until
+from started import REAL, Started, last_step, ranks_of, started, until
 from test_run_stage import weights_of
 from two_ranks import losses
 
@@ -39,7 +39,7 @@ WORDS = [
 TWO = ["fit", "tiny/stage1", *WORDS, "trainer.devices=2"]
 ONE = ["fit", "tiny/stage1", *WORDS, "trainer.devices=1"]
 TARGETS = ("group", "parent", "rank 0", "rank 1")
-LOADING_SECONDS = 20.0
+LOADING_SECONDS = 20.0 if REAL else 2.0
 
 
 @pytest.fixture(scope="module")
