@@ -15,6 +15,7 @@ from qk_lightning.config.atomic import write_json
 from qk_lightning.config.run_folder import RunFolder
 
 SETTINGS = "settings.json"
+MAX_CHARACTERS = 5000  # of a tag
 NUM_RANKS = "num_ranks"  # no option: torchrun and SLURM decide it
 
 
@@ -83,7 +84,7 @@ def settings_tags(run: RunFolder) -> dict[str, str]:
         for key, (before, after) in item["changed"].items():
             text = f"{before} -> {after} at step {item['step']}"
             name = f"qk.changed.{key}"
-            tags[name] = f"{tags[name]}; {text}" if name in tags else text
+            tags[name] = (f"{tags[name]}; {text}" if name in tags else text)[:MAX_CHARACTERS]
     return tags
 
 

@@ -75,10 +75,11 @@ class Watch:
             self.then()
             self.seen[-1] = (message["step"], time.perf_counter())
 
-    def seconds_per_step(self):
-        """After the event, until the last report."""
-        late = [pair for pair in self.seen if pair[0] >= self.at]
-        (first, began), (last, ended) = late[0], late[-1]
+    def seconds_per_step(self, before=False):
+        """Up to the event, or from it to the last report."""
+        seen = [pair for pair in self.seen if pair[0] <= self.at or not before]
+        seen = seen if before else [pair for pair in seen if pair[0] >= self.at]
+        (first, began), (last, ended) = seen[0], seen[-1]
         return (ended - began) / (last - first)
 
 
@@ -120,12 +121,12 @@ def test_speed_of_a_step_with_the_server_there_stopped_and_dead(server, caplog, 
         if name == "stopped":
             server.signal(signal.SIGCONT)
     server.start()
-    base = watches["none"].seconds_per_step()
     with capsys.disabled():
         for name, watch in watches.items():
-            step = watch.seconds_per_step()
-            print(f"\n{name:>8}: {1000 * step:6.1f} ms a step, ratio {step / base:.2f}; "
-                  f"last step to the end {ends[name]:.1f} s", end="")  # fmt: skip
+            early, late = watch.seconds_per_step(before=True), watch.seconds_per_step()
+            print(f"\n{name:>8}: {1000 * early:6.1f} ms a step, then {1000 * late:6.1f}, ratio "
+                  f"{late / early:.2f}; last step to the end {ends[name]:.1f} s", end="")  # fmt: skip
+    base = watches["none"].seconds_per_step()
     assert max(watch.seconds_per_step() for watch in watches.values()) < 2 * base
     assert_shown(runs["alive"])
     assert main(["track", "sync"]) == 0
