@@ -75,7 +75,7 @@ def test_the_list_tells_runs_apart(trained: Path, capsys: pytest.CaptureFixture[
     (old.path / "overrides.json").unlink()
     head, *lines = said(capsys, "runs", "list").splitlines()
     assert head.split()[-3:] == ["seed", "made", "with"]
-    assert [line.split()[5:] for line in lines] == [["0"], ["0", "max_steps=1"]]
+    assert [line.split()[6:] for line in lines] == [["0"], ["0", "max_steps=1"]]
 
 
 def test_a_finished_run_names_the_controls_that_it_shows(trained: Path) -> None:
