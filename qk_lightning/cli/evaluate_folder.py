@@ -47,21 +47,11 @@ def score_pictures(
     _check_pictures(folder)
     check_folder("--output", Path(options.output or folder))
     print(f"{options.images}: loading", file=sys.stderr, flush=True)
-    from qk_lightning.assembly.build import open_world
-    from qk_lightning.cli.draw import run_of
     from qk_lightning.evaluation.prompt_set import check_prompt_set, make_prompt_set
     from qk_lightning.evaluation.run_suite import Origin, score_prompts, suites_for
-    from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.evaluation.table import print_summary
-    from qk_lightning.pipeline import QueryKontextPipeline
 
-    codec = None  # what drew a stranger's pictures is not bound by the kit's codec
-    if len(words) == 2:
-        run = run_of(words[0])
-        worlds = worlds_of(open_world(run.config.data.world))
-        codec = QueryKontextPipeline.from_run(run, options.device).system.autoencoder
-    else:
-        worlds = default_worlds(overrides)
+    worlds, codec = _worlds_and_codec(words, overrides, options.device)
     request = request_of(options)
     suites = suites_for(words[-1], worlds)
     for suite in suites:  # before the first is scored
@@ -78,6 +68,22 @@ def score_pictures(
         print_summary(summary)
         print(f"verdicts and summary: {output}\n")
     return 0
+
+
+def _worlds_and_codec(
+    words: Sequence[str], overrides: Sequence[str], device: str
+) -> tuple[dict[str, World], Any]:
+    """Open the worlds of the run that is named, with its codec, or those of the suites."""
+    if len(words) == 1:  # what drew a stranger's pictures is not bound by the kit's codec
+        return default_worlds(overrides), None
+    from qk_lightning.assembly.build import open_world
+    from qk_lightning.cli.draw import run_of
+    from qk_lightning.evaluation.suite import worlds_of
+    from qk_lightning.pipeline import QueryKontextPipeline
+
+    run = run_of(words[0])
+    worlds = worlds_of(open_world(run.config.data.world))
+    return worlds, QueryKontextPipeline.from_run(run, device).system.autoencoder
 
 
 def _verdicts(folder: Path, output: str | None, suite: str) -> Path:
