@@ -60,7 +60,8 @@ def _plain(cfg: DictConfig, family: str) -> dict[str, Any] | None:
     node = cfg.get(family)
     if not isinstance(node, DictConfig):
         return None
-    return {str(key): value for key, value in OmegaConf.to_container(node).items()}  # type: ignore[union-attr]
+    values: Any = OmegaConf.to_container(node)
+    return {str(key): value for key, value in values.items()}
 
 
 def _trained_by(plan: StagePlan) -> str:

@@ -103,7 +103,7 @@ def cost_plots(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
             continue
         known = [row for row in rows
                  if (mean := row.metrics[metric]) and math.isfinite(mean.mean)]  # fmt: skip
-        costs = {
+        costs: dict[str, Sequence[float | None]] = {
             "parameters": [row.total for row in known],
             "training FLOPs, all stages": [row.chain_cost.flops for row in known],
         }

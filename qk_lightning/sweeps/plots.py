@@ -53,7 +53,7 @@ def _draw(
 
     metrics = list(file.metrics)
     figure = Figure(figsize=(4.4 * len(metrics), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    axes: Any = figure.subplots(1, len(metrics), squeeze=False)[0]
     for panel, metric in zip(axes, metrics, strict=True):
         draw_panel(panel, file, table, metric)
         name, level = levels.get(metric, ("", 0.0))
