@@ -107,19 +107,23 @@ def _prepared(cfg: DictConfig, folder: Path, steps: int, turns: Turns) -> tuple[
     from qk_lightning.training.perf import PerfCallback
     from qk_lightning.training.quiet import quiet_lightning
     from qk_lightning.training.ranks import join
+    from qk_lightning.training.starting import Start
 
     quiet_lightning()
     ranks, run = join(cfg.trainer), RunFolder(folder / "run-0")
     run.path.mkdir()
     world = open_world(cfg.data.world)
     world.prepare()
-    system = build_system(cfg, starting_entries(cfg, families_of(cfg), None, folder), folder)
+    entries = starting_entries(cfg, families_of(cfg), None, folder)
+    system = build_system(cfg, entries, folder)
+    system.waits_for_mesh = ranks.joined and cfg.trainer.strategy == "fsdp"
     system.configure_model()
     data = system.data_module(world, None)
     perf = PerfCallback(run, cfg) if cfg.trainer.get("perf", True) else None
     watchers: list[Any] = [perf] if perf is not None else []
     watchers += [EMACallback(cfg.ema.decay)] if cfg.ema.decay else []
-    trainer = make_trainer(run, cfg, data, [*watchers, TakeTurns(turns, steps, perf)], [], ranks)
+    watchers.append(TakeTurns(turns, steps, perf))
+    trainer = make_trainer(run, cfg, data, watchers, [], ranks, Start(entries))
     if system.wants_latents:
         device = trainer.strategy.root_device
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))

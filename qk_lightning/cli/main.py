@@ -69,8 +69,8 @@ def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 def _run(options: argparse.Namespace) -> int:
     from qk_lightning.config.arguments import check_once
     from qk_lightning.config.errors import ConfigError
+    from qk_lightning.config.stop_signals import as_ctrl_c, forget
     from qk_lightning.sweeps.launch import RanksFailed
-    from qk_lightning.sweeps.stop_signals import as_ctrl_c, forget
 
     # Nothing of ours asks a hub for files that a path names; retries offline take a minute.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _stopped() -> int:
     """Return the exit code of a command that was stopped; SLURM's job goes back to the queue."""
-    from qk_lightning.sweeps.stop_signals import exit_code, requeue
+    from qk_lightning.config.stop_signals import exit_code, requeue
 
     if said := requeue():
         print(said, file=sys.stderr)

@@ -15,7 +15,7 @@ from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 from typing import Any
 
-from qk_lightning.sweeps.stop_signals import STOP_SIGNALS
+from qk_lightning.config.stop_signals import STOP_SIGNALS
 from qk_lightning.sweeps.worker import thread_variables
 
 

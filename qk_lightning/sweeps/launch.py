@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.config.stop_signals import as_ctrl_c, remember
 from qk_lightning.sweeps.pool import GRACE_SECONDS, STOP_SECONDS, Event, Pool
-from qk_lightning.sweeps.stop_signals import as_ctrl_c, remember
 from qk_lightning.sweeps.worker import ERROR_FILE, LOG_FILE, Job
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from multiprocessing.context import ForkServerProcess
 from types import TracebackType
 from typing import Any
 
+from qk_lightning.config.stop_signals import INTERRUPTED, TRY_AGAIN
 from qk_lightning.sweeps import fork_server
-from qk_lightning.sweeps.stop_signals import INTERRUPTED, TRY_AGAIN
 from qk_lightning.sweeps.worker import Job, Surroundings, work
 
 PRELOAD = "qk_lightning.sweeps.preload"

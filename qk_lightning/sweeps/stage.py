@@ -106,13 +106,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     system.configure_model()
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     if ranks.is_first:
-        step = step_of(checkpoint) if checkpoint else 0
-        print("\n".join(describe(entries, cfg.trainable, step)))
-        write_json(run.path / "parameters.json", count_parameters(system.parts))
-        write_json(run.provenance_json, provenance.collect())
-        warn_before(run, system.parts, cfg, KEPT)
-        for change in note_settings(run, cfg, ranks.world_size, step):
-            log.info("%s goes on with other settings: %s", run.name, change)
+        _note_start(run, system, Start(entries, checkpoint), ranks)
     data = system.data_module(world, None)
     perf = PerfCallback(run, cfg)
     progress = ProgressCallback(run, perf.reporting(report), seconds_before)
@@ -145,6 +139,17 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     mlflow_store.finish(loggers)
     keep_newest(run)
     ranks.end_together(run.name)
+
+
+def _note_start(run: RunFolder, system: System, start: Start, ranks: Ranks) -> None:
+    """Say and record what a run starts from, with what, and what it will need."""
+    step = step_of(start.checkpoint) if start.checkpoint else 0
+    print("\n".join(describe(start.entries, system.config.trainable, step)))
+    write_json(run.path / "parameters.json", count_parameters(system.parts))
+    write_json(run.provenance_json, provenance.collect())
+    warn_before(run, system.parts, system.config, KEPT)
+    for change in note_settings(run, system.config, ranks.world_size, step):
+        log.info("%s goes on with other settings: %s", run.name, change)
 
 
 def _in_one_piece(system: System, trainer: Trainer, data: DataModule, ranks: Ranks) -> System:

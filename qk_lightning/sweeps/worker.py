@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.sweeps.stop_signals import STOP_SIGNALS, TRY_AGAIN, exit_code
+from qk_lightning.config.stop_signals import STOP_SIGNALS, TRY_AGAIN, exit_code
 
 if TYPE_CHECKING:
     from qk_lightning.training.callbacks import Report

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-from qk_lightning.sweeps.stop_signals import TRY_AGAIN
+from qk_lightning.config.stop_signals import TRY_AGAIN
 
 ASK_SECONDS = 0.5
 SILENCE_SECONDS = 45.0

@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.sweeps.stop_signals import STOP_SIGNALS, remember
+from qk_lightning.config.stop_signals import STOP_SIGNALS, remember
 from qk_lightning.training.ranks import Ranks
 
 SAID = b"\nstopping once this step is done and kept; Ctrl-C again stops at once\n"

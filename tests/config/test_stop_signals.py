@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qk_lightning.cli.main import main
-from qk_lightning.sweeps import stop_signals
+from qk_lightning.config import stop_signals
 
 REFUSES = "echo 'Job is not yours' >&2; exit 1"
 
@@ -126,7 +126,7 @@ COMMAND = """
 import sys
 from pathlib import Path
 from qk_lightning.sweeps.pool import Pool
-from qk_lightning.sweeps.stop_signals import as_ctrl_c
+from qk_lightning.config.stop_signals import as_ctrl_c
 from qk_lightning.sweeps.worker import Job
 
 folder = Path(sys.argv[1])
