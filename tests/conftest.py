@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,19 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"hidden_size": 32, "num_layers": 1, "vocab_size": 300}
     folder = tmp_path_factory.mktemp("vlm") / "tiny"
     return make_small_vlm(folder, texts, vision_hidden=32, vision_layers=1, **sizes)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Python's own answers: a shell's background jobs and nohup start with signals ignored."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def compose(preset: str | Path, overrides: Sequence[str] = ()) -> Composed:
     Raises:
         ConfigError: with everything that is wrong, and the file each value came from.
     """
+    overrides = check_overrides(overrides)
     make = partial(_compose_seed if _made is not None else _compose, preset, overrides)
     return once(("compose", str(preset), *overrides), make)
 

@@ -27,24 +27,11 @@ from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.systems.query_kontext import QueryKontext
 
-pytestmark = pytest.mark.usefixtures("tiny_presets", "_ctrl_c")
+pytestmark = pytest.mark.usefixtures("tiny_presets", "own_signals")
 
 FIT = ["fit", "tiny/stage1"]
 SYSTEM = "qk_lightning.systems.query_kontext.QueryKontext"
 HOW_TO_GO_ON = "stopped; the same command goes on"
-
-
-@pytest.fixture
-def _ctrl_c() -> Iterator[None]:
-    """Python's own answers: a shell's background jobs and nohup start with signals ignored."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def stop_at(patch: pytest.MonkeyPatch, target: str, call: int) -> None:

@@ -124,10 +124,11 @@ def test_speed_of_a_step_with_the_server_there_stopped_and_dead(server, caplog, 
     with capsys.disabled():
         for name, watch in watches.items():
             early, late = watch.seconds_per_step(before=True), watch.seconds_per_step()
-            print(f"\n{name:>8}: {1000 * early:6.1f} ms a step, then {1000 * late:6.1f}, ratio "
-                  f"{late / early:.2f}; last step to the end {ends[name]:.1f} s", end="")  # fmt: skip
-    base = watches["none"].seconds_per_step()
-    assert max(watch.seconds_per_step() for watch in watches.values()) < 2 * base
+            steps = f"{1000 * early:6.1f} ms a step, then {1000 * late:6.1f}"
+            rest = f"ratio {late / early:.2f}; last step to the end {ends[name]:.1f} s"
+            print(f"\n{name:>8}: {steps}, {rest}", end="")
+    # What a client's own retries take is minutes; the ratios above are for reading.
+    assert max(watch.seconds_per_step() for watch in watches.values()) < 5
     assert_shown(runs["alive"])
     assert main(["track", "sync"]) == 0
     for name in ("stopped", "dead"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from test_run_stage import train, weights_of
+from test_run_stage import results_of, train, weights_of
 
 from qk_lightning.cli.main import main
 from qk_lightning.config.chain import plan_chain
@@ -84,10 +84,10 @@ def test_a_step_that_is_not_finite_stops_the_run_before_it(
     assert max(row["step"] for row in run.metrics()) == 3
     # The same command goes on, and ends as if the step had never failed.
     assert main(words) == 0
-    resumed, metrics = weights_of(run), run.metrics()
+    resumed, metrics = weights_of(run), results_of(run)
     run.remove()
     straight = train(plan_chain("tiny/stage1", words[2:]))[0]
-    assert straight.metrics() == metrics
+    assert results_of(straight) == metrics
     assert all(torch.equal(t, resumed[name]) for name, t in weights_of(straight).items())
 
 
