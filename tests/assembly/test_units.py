@@ -99,6 +99,30 @@ def test_compiled_blocks_compute_the_same(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow  # a minute of g++, and more on a busy machine
+@pytest.mark.filterwarnings("ignore")
+def test_losses_of_compiled_blocks_are_those_of_the_plain_ones(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no processes of its own
+    small = "connector={name: enc_proj, num_layers: 1}"
+    losses = []
+    for overrides in ([small], [small, "trainer.compile=[connector]"]):
+        system, batch = build("tiny/stage1", *overrides)
+        optimizer = system.configure_optimizers()["optimizer"]
+        losses.append([])
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = system.training_step(batch, 0)
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    from torch._dynamo.utils import counters
+
+    worst = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    print(f"compiled: losses of 3 steps differ by {worst:.1e}")
+    assert counters["inductor"] and worst < 1e-5 and losses[0][2] < losses[0][0]
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

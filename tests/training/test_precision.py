@@ -163,28 +163,3 @@ def test_ranks_train_in_half_precision_as_one_process_does(precision, monkeypatc
     worst = max(abs(a - b) / b for a, b in zip(losses(run), losses(alone), strict=True))
     print(f"{precision}: losses of 4 steps differ by {worst:.1e} of themselves")
     assert len(losses(run)) == 4 and worst < 2e-2
-
-
-@pytest.mark.slow
-def test_a_compiled_run_has_the_same_losses():
-    overrides = ["max_steps=3", "validation.num_images=0", "validation.num_samples=0"]
-    overrides += ["connector={name: enc_proj, num_layers: 1}", "data.tasks={text_to_image: 1}"]
-    overrides += ["data.tasks.reconstruction=0", "system.prompt_dropout=0"]
-    plain = train(plan_chain("tiny/stage1", overrides))[0]
-    run = copy_as(plain, "auto", 1, compile=["connector"])
-    train_compiled(run)
-    worst = max(abs(a - b) for a, b in zip(losses(run), losses(plain), strict=True))
-    print(f"compiled: losses of 3 steps differ by {worst:.1e}")
-    assert len(losses(run)) == 3 and worst < 1e-5
-
-
-def train_compiled(run) -> None:
-    """Train with inductor, and see that it compiled something."""
-    from torch._dynamo.utils import counters
-
-    from qk_lightning.sweeps.stage import run_stage
-
-    counters.clear()
-    run_stage(run.path)
-    assert counters["stats"]["unique_graphs"] > 0 and counters["inductor"]
-    torch.compiler.reset()
