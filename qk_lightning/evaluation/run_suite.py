@@ -141,9 +141,9 @@ def evaluate_run(
     folder = run.path / EVALUATIONS / folder_name(suite, request)
     prompts.write(folder)
     drawer = SystemDrawer(system, worlds)
-    origin = Origin(run.name, run.identity, drawer.settings)
-    settings = {"run": run.name, "identity": run.identity, **drawer.settings}
-    settings |= {"checkpoint": request.checkpoint} if request.checkpoint else {}
+    name = f"{run.name} {request.checkpoint}".strip()
+    origin = Origin(name, run.identity, drawer.settings)
+    settings = {"run": name, "identity": run.identity, **drawer.settings}
     batch_size = system.config.validation.batch_size
     items, samples = prompts.items, request.num_samples
     draw_folder(folder, items, samples, drawer, settings, batch_size, prompts.worlds, progress)
