@@ -118,7 +118,8 @@ def _become_qk(words: list[str], out: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for stream in (1, 2):
             os.dup2(out, stream)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+        sys.stdout = os.fdopen(1, "w", 1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, closefd=False)
         torch.set_num_threads(1)
         _fork_members()
         code = main(words)

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.usefixtures("tiny_presets"),
 ]
-STEPS = 60
+STEPS = 45
 WORDS = [
     f"max_steps={STEPS}",
     "checkpoint_every=1000",
@@ -157,7 +157,7 @@ def test_sigterm_in_the_second_of_three_stages(tmp_path: Path) -> None:
 SWEEP = """
 preset: tiny/stage1
 overrides:
-  - max_steps=60
+  - max_steps=40
   - checkpoint_every=1000
   - validation.num_images=0
   - trainer.devices=2
