@@ -156,10 +156,11 @@ def test_a_sweep_of_four_goes_on_when_the_server_dies(server, root):
     before = {run.name for run in list_runs()}
 
     def kill_when_all_train():
-        def new():
-            return [run for run in list_runs() if run.name not in before]
+        def shown():
+            runs = [run for run in list_runs() if run.name not in before]
+            return [run for run in runs if run.metrics() and run.read_json(RECORD)]
 
-        wait_for(lambda: sum(bool(run.metrics()) for run in new()) == 4, 240)
+        wait_for(lambda: len(shown()) == 4, 240)
         server.kill()
 
     killer = threading.Thread(target=kill_when_all_train, daemon=True)
