@@ -73,8 +73,10 @@ def _read(folder: Path, metric: str, stamps: tuple[int, ...]) -> dict[Key, ItemS
     given = summary["metrics"].get(metric, {}).get("rule")
     if given is None or set(given) != {item.name for item in fields(Metric)}:
         return {}
-    rule = Metric(**{name: tuple(value) if isinstance(value, list) else value
-                     for name, value in given.items()})  # fmt: skip
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    rule = Metric(**values)
     group_of, scores = grouping(rule), {}
     for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)

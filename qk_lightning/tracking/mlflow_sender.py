@@ -64,7 +64,8 @@ class Sender:
         self._with_files = False
         self._dropped = 0
         self._newest = 0
-        self._asked = self._closed = self._ended = False
+        self._asked = True  # the first point makes the MLflow run
+        self._closed = self._ended = False
         self._tries = self._failures = 0  # failures since the store last answered
         self._away_since = self._heard = 0.0
         self._thread: threading.Thread | None = None

@@ -139,6 +139,7 @@ def make_client() -> MlflowClient:
         OSError: the store is a sqlite file that cannot be opened now.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # amid our display
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
     try:
