@@ -16,7 +16,12 @@ from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.plots import PLAIN_TEXT, draw_panel
 from qk_lightning.sweeps.results import RunResult, TableRow
 
-STYLE = {**PLAIN_TEXT, "svg.fonttype": "none", "svg.hashsalt": "qk", "font.family": "sans-serif"}
+STYLE: dict[Any, Any] = {
+    **PLAIN_TEXT,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "qk",
+    "font.family": "sans-serif",
+}
 MAX_POINTS = 150  # of a loss curve: neighbours are averaged beyond
 PANEL, LEGEND_LINE = (4.6, 2.9), 0.17  # inches
 LOSS = "train/loss"

@@ -13,7 +13,7 @@ from qk_lightning.config.atomic import aside
 from qk_lightning.sweeps.file import SweepFile, label_value
 from qk_lightning.sweeps.results import TableRow
 
-PLAIN_TEXT = {"text.parse_math": False}  # a `$` in a name is a `$`
+PLAIN_TEXT: dict[Any, Any] = {"text.parse_math": False}  # a `$` in a name is a `$`
 
 
 def write_plot(

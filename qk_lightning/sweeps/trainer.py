@@ -49,7 +49,7 @@ def make_trainer(
     if ranks.is_first:
         print(describe_step(options, ranks.world_size, accumulated), flush=True)
     before = step_callbacks(run, cfg, start, ranks)
-    after = [checkpoint_callback(run, options.checkpoint_every)]
+    after: list[Any] = [checkpoint_callback(run, options.checkpoint_every)]
     if options.get("keep_best"):  # an older run has none
         after.append(BestCheckpoint(run, options.keep_best, ranks))
     every = cfg.validation.every
