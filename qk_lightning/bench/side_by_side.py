@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from qk_lightning.sweeps.launch import rank_variables
+from qk_lightning.config.rank_variables import rank_variables
 from qk_lightning.sweeps.pool import Pool
 from qk_lightning.sweeps.worker import Job
 

@@ -43,7 +43,7 @@ def generate(options: argparse.Namespace) -> int:
     options.prompt = options.prompt or ""
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.pipeline import QueryKontextPipeline
-    from qk_lightning.pipeline.at_checkpoint import run_at
+    from qk_lightning.training.at_checkpoint import run_at
 
     with run_at(run, options.checkpoint) as chosen:
         pipeline = QueryKontextPipeline.from_run(chosen, options.device)

@@ -128,8 +128,8 @@ def _run(run_name: str, suite_name: str, options: argparse.Namespace) -> int:
     from qk_lightning.evaluation.suite import worlds_of
     from qk_lightning.evaluation.table import print_summary
     from qk_lightning.pipeline import QueryKontextPipeline
-    from qk_lightning.pipeline.at_checkpoint import run_at, step_at
     from qk_lightning.tracking.mlflow_evaluation import log_evaluation
+    from qk_lightning.training.at_checkpoint import run_at, step_at
 
     world = open_world(run.config.data.world)
     worlds = worlds_of(world)

@@ -26,7 +26,7 @@ def export(options: argparse.Namespace) -> int:
     run = run_of(options.run)
     print(f"{run.name}: loading", file=sys.stderr, flush=True)  # torch takes a while
     from qk_lightning.api import exporting
-    from qk_lightning.pipeline.at_checkpoint import run_at
+    from qk_lightning.training.at_checkpoint import run_at
 
     with run_at(run, options.checkpoint) as chosen:
         how = {"lora": options.lora, "half": options.half, "force": options.force}

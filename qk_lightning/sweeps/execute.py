@@ -16,6 +16,7 @@ from qk_lightning.config.atomic import write_text
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
+from qk_lightning.config.rank_variables import started_rank
 from qk_lightning.sweeps.graph import (
     Graph,
     PlannedRun,
@@ -25,7 +26,6 @@ from qk_lightning.sweeps.graph import (
     makespan,
     ready,
 )
-from qk_lightning.sweeps.launch import started_rank
 from qk_lightning.sweeps.pool import Event, Pool
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.worker import ERROR_FILE, Job, run_once

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from qk_lightning.config.rank_variables import rank_variables
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.config.stop_signals import as_ctrl_c, remember
 from qk_lightning.sweeps.pool import GRACE_SECONDS, STOP_SECONDS, Event, Pool
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 TRAIN_RANK = "qk_lightning.sweeps.launch:train_rank"
 FOLDER = "ranks"  # in the run folder: a log and a traceback a rank
-RUN_ID = "qk"  # torchrun's own are other
 LAST_WORDS = 3.0  # seconds: the rank that fell is rarely the first to be heard
 # What a rank says that lost another: gloo, the store, NCCL.
 LOST = ("Connection closed", "Connection reset", "Broken pipe", "DistNetworkError", "NCCL", "Lost:")
@@ -37,24 +37,6 @@ LOST = ("Connection closed", "Connection reset", "Broken pipe", "DistNetworkErro
 
 class RanksFailed(RuntimeError):  # noqa: N818 - it names a state, and reads so where it is caught
     """A rank of a run failed; the message names it, why, and its log."""
-
-
-def started_rank(devices: int) -> int | None:
-    """Return this process's rank if it was started with others, by torchrun or SLURM.
-
-    Args:
-        devices: `trainer.devices`; SLURM's tasks are ranks only where there are so many a node.
-
-    Returns:
-        The rank, or None for a process on its own.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ["RANK"])
-    tasks, nodes = (os.environ.get(f"SLURM_{name}", "") for name in ("NTASKS", "NNODES"))
-    is_step = "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
-    if devices > 1 and is_step and tasks and int(tasks) == devices * int(nodes or 1):
-        return int(os.environ["SLURM_PROCID"])
-    return None
 
 
 def follow(runs: Iterable[PlannedRun]) -> int:
@@ -172,26 +154,6 @@ def train_rank(
     quiet_lightning()
     run = RunFolder(Path(folder))
     train(run, run.config, report if variables["RANK"] == "0" else None, seconds_before)
-
-
-def rank_variables(rank: int, count: int, port: int) -> dict[str, str]:
-    """Return what torchrun sets for a process on one machine.
-
-    Args:
-        rank: the process, from 0.
-        count: number of processes.
-        port: a free port of this machine.
-    """
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": RUN_ID,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
 
 
 def _free_port() -> int:

@@ -22,10 +22,11 @@ from qk_lightning.config.atomic import write_json
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.find_runs import parent_of
+from qk_lightning.config.rank_variables import started_rank
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.data.latent_cache import LatentCache
 from qk_lightning.data.module import DataModule
-from qk_lightning.sweeps.launch import started_rank, train_on_ranks
+from qk_lightning.sweeps.launch import train_on_ranks
 from qk_lightning.sweeps.score import score
 from qk_lightning.sweeps.trainer import ctrl_c, make_trainer
 from qk_lightning.systems.base import System, build_system

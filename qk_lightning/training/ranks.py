@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import distributed
 
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.sweeps.launch import RUN_ID
+from qk_lightning.config.rank_variables import RUN_ID
 from qk_lightning.training.lost_ranks import end_with_launcher, wait_for_key
 
 Value = TypeVar("Value")

@@ -15,9 +15,10 @@ from two_ranks import copy_as, losses
 from qk_lightning.cli.main import main
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.config.rank_variables import rank_variables, started_rank
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.sweeps.execute import run_chain
-from qk_lightning.sweeps.launch import follow, rank_variables, started_rank, train_on_ranks
+from qk_lightning.sweeps.launch import follow, train_on_ranks
 from qk_lightning.training.ranks import join
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from qk_lightning.config.rank_variables import rank_variables
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.sweeps.launch import rank_variables, train_rank
+from qk_lightning.sweeps.launch import train_rank
 
 CONTEXT = multiprocessing.get_context("fork")
 PATIENCE = 120.0
