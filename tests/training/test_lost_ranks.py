@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from started import TORCHRUN, last_step, ranks_of, started, until
 from torch.distributed import TCPStore
 
@@ -105,6 +106,16 @@ def test_a_rank_ends_when_its_launcher_is_killed() -> None:
     assert answer.get() == "asked"
     assert time.monotonic() - began < 10
     process.join()
+
+
+def test_lightning_still_has_what_is_switched_off() -> None:
+    """A handler that starts a collective, and a broadcast before every micro-batch."""
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
+    for owner, name in (
+        (trainer._signal_connector, "register_signal_handlers"),
+        (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
+    ):
+        assert callable(getattr(owner, name))
 
 
 WORDS = [
