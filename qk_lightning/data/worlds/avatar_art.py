@@ -50,8 +50,12 @@ def package_versions() -> tuple[str, ...]:
         ) from error
 
 
+# Shapes drawn in this process, by style and size: a world, its reader and later stages share them.
+_drawn: dict[tuple[str, int], dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]] = {}
+
+
 class AvatarRenderer:
-    """Draws people from attributes; keeps every shape it drew in memory.
+    """Draws people from attributes; every shape that was drawn stays in memory.
 
     pixels = fixed + sum over paints p of weight_p colour_p, with weight = 1 - alpha for the
     background.
@@ -66,7 +70,7 @@ class AvatarRenderer:
         self.size = size
         self.paints = [name for name, a in self.attributes.items() if a.is_paint]
         self.shapes = [name for name, a in self.attributes.items() if not a.is_paint]
-        self._layers: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self._layers = _drawn.setdefault((style, size), {})
 
     @property
     def attributes(self) -> Mapping[str, Attribute]:
