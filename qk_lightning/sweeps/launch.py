@@ -35,6 +35,15 @@ LAST_WORDS = 3.0  # seconds: the rank that fell is rarely the first to be heard
 LOST = ("Connection closed", "Connection reset", "Broken pipe", "DistNetworkError", "NCCL", "Lost:")
 
 
+def is_of_another(error: str) -> bool:
+    """Tell whether an error says no more than that another rank is gone.
+
+    Args:
+        error: its text.
+    """
+    return any(word in error for word in LOST)
+
+
 class RanksFailed(RuntimeError):  # noqa: N818 - it names a state, and reads so where it is caught
     """A rank of a run failed; the message names it, why, and its log."""
 
@@ -105,6 +114,8 @@ def train_on_ranks(
             pool.terminate()
             fates.stopped.add("")
             fates.follow(pool, None, STOP_SECONDS)
+        if fates.failed:
+            pool.stop(LAST_WORDS)  # what still runs waits for the one that fell
     fates.tell()
 
 
@@ -140,7 +151,7 @@ class _Fates:
 
     def tell(self) -> None:
         """Raise what came of it: the rank that fell, before those that lost it."""
-        lost = {rank for rank, error in self.failed.items() if any(word in error for word in LOST)}
+        lost = {rank for rank, error in self.failed.items() if is_of_another(error)}
         causes = self.failed.keys() - lost
         if self.stopped and not causes:
             raise KeyboardInterrupt
