@@ -132,7 +132,7 @@ def _probe(file: Path) -> int | None:
 
 
 def _sentence(number: int, path: Path, needed: int, done: int) -> str:
-    takes = f"takes {_said(needed)}" if needed else f"takes more than {_said(done)}"
+    takes = f"takes {_said(needed)}" if needed else f"takes more than the {_said(done)} written"
     if number == errno.EFBIG:
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         return f"{os.strerror(number)} (it {takes}, the limit `ulimit -f` is {_said(limit)})"

@@ -1,10 +1,12 @@
-"""What torchrun or SLURM sets for each process of a run, read and written. No torch."""
+"""Ranks as their environment has them: what torchrun or SLURM sets, who lost whom. No torch."""
 
 from __future__ import annotations
 
 import os
 
 RUN_ID = "qk"  # of ranks that a command of ours started; torchrun's own are other
+# What a rank says that lost another: gloo, the store, NCCL.
+LOST = ("Connection closed", "Connection reset", "Broken pipe", "DistNetworkError", "NCCL", "Lost:")
 
 
 def started_rank(devices: int) -> int | None:
@@ -43,3 +45,12 @@ def rank_variables(rank: int, count: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def is_of_another(error: str) -> bool:
+    """Tell whether an error says no more than that another rank is gone.
+
+    Args:
+        error: its text.
+    """
+    return any(word in error for word in LOST)

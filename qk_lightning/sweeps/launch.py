@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from qk_lightning.config.rank_variables import rank_variables
+from qk_lightning.config.rank_variables import is_of_another, rank_variables
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.config.stop_signals import as_ctrl_c, remember
 from qk_lightning.sweeps.pool import GRACE_SECONDS, STOP_SECONDS, Event, Pool
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 TRAIN_RANK = "qk_lightning.sweeps.launch:train_rank"
 FOLDER = "ranks"  # in the run folder: a log and a traceback a rank
 LAST_WORDS = 3.0  # seconds: the rank that fell is rarely the first to be heard
-# What a rank says that lost another: gloo, the store, NCCL.
-LOST = ("Connection closed", "Connection reset", "Broken pipe", "DistNetworkError", "NCCL", "Lost:")
 
 
 class RanksFailed(RuntimeError):  # noqa: N818 - it names a state, and reads so where it is caught
@@ -87,6 +85,8 @@ def train_on_ranks(
             pool.terminate()
             fates.stopped.add("")
             fates.follow(pool, None, STOP_SECONDS)
+        if fates.failed:
+            pool.stop(LAST_WORDS)  # what still runs waits for the one that fell
     fates.tell()
 
 
@@ -122,7 +122,7 @@ class _Fates:
 
     def tell(self) -> None:
         """Raise what came of it: the rank that fell, before those that lost it."""
-        lost = {rank for rank, error in self.failed.items() if any(word in error for word in LOST)}
+        lost = {rank for rank, error in self.failed.items() if is_of_another(error)}
         causes = self.failed.keys() - lost
         if self.stopped and not causes:
             raise KeyboardInterrupt

@@ -192,7 +192,7 @@ def _fit(
             keep_newest(run, KEPT)  # Ctrl-C adds one each time
     if ranks.is_first:
         run.keep_metrics_until(data.start_step)
-    with ctrl_c():
+    with ctrl_c(), ranks.together():
         trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from qk_lightning.config.stop_signals import TRY_AGAIN
 
 ASK_SECONDS = 0.5
-SILENCE_SECONDS = 45.0
+SILENCE_SECONDS = 40.0
 KEEP_SECONDS = 30.0
 
 
@@ -34,7 +34,7 @@ def wait_for_key(store: Any, key: str) -> None:
         key: set by the first rank.
 
     Raises:
-        RankLost: the connection broke, or nothing was answered for 45 seconds.
+        RankLost: the connection broke, or nothing was answered for 40 seconds.
     """
     asker = _Asker(store, key)
     asker.start()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -18,8 +19,8 @@ from omegaconf import DictConfig
 from torch import distributed
 
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.rank_variables import RUN_ID
-from qk_lightning.training.lost_ranks import end_with_launcher, wait_for_key
+from qk_lightning.config.rank_variables import RUN_ID, is_of_another
+from qk_lightning.training.lost_ranks import RankLost, end_with_launcher, wait_for_key
 
 Value = TypeVar("Value")
 LAST_TO_LEAVE = timedelta(seconds=30)
@@ -86,6 +87,22 @@ class Ranks:
         numbers = torch.tensor([value], dtype=torch.int32)
         distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
         return int(numbers)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Say of a collective that broke that another process is gone.
+
+        Raises:
+            RankLost: one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.joined and is_of_another(str(error)):
+                what = f"rank {self.rank} of {self.world_size} lost another one"
+                why = "its log, or the launcher, says why"
+                raise RankLost(f"{what} in a collective: {why}") from error
+            raise
 
     def end_together(self, key: str) -> None:
         """Hold the others until the first process is here; no collective, which would time out.

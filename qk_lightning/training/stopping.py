@@ -104,6 +104,16 @@ class StopBetweenSteps(Callback):
                 self._keep(trainer)
             raise KeyboardInterrupt
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give back the signals of a run that was resumed at its last step, and trained none.
+
+        Raises:
+            KeyboardInterrupt: somebody has asked meanwhile.
+        """
+        self._give_back()
+        if self._agree():
+            raise KeyboardInterrupt
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:

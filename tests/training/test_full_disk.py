@@ -145,7 +145,7 @@ POINTS = {
     "first checkpoint": ("torch.save", 1, 40960, "step=2.ckpt", 0),
     "later checkpoint": ("torch.save", 2, 4096, "step=4.ckpt", 2),
     "metrics": (f"{FOLDER}.append_metrics", 3, 0, "metrics.csv", 2),
-    "final weights": ("qk_lightning.assembly.trainable.save_file", 1, 4096, "safetensors", 6),
+    "final weights": ("qk_lightning.assembly.trainable.save_file", 1, 0, "vlm.lora.safetensors", 6),
 }
 
 
