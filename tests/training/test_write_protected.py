@@ -62,6 +62,7 @@ def digest(run: RunFolder) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in sorted(run.path.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 def test_a_write_protected_folder_loses_nothing(tmp_path: Path) -> None:
     run, log = plan_chain("tiny/stage1", WORDS)[0].folder, tmp_path / "log"
     code, said = as_user(FIT, log, protect=run.checkpoints)
