@@ -32,6 +32,8 @@ NOT_RUN = {
     "source .venv/bin/activate": "changes the shell it is typed in",
     "export PYTHONPATH=.": "changes the shell it is typed in; the tests set their own path",
     "pip install -e .[notebooks] --constraint constraints.txt": "installs; `make test` does so too",
+    "torchrun --nproc_per_node 2 -m qk_lightning fit avatars/stage3 all.trainer.devices=2 "
+    "all.trainer.strategy=fsdp": "trains; test_lost_ranks and test_stopped_ranks use torchrun",
     "jupyter lab notebooks": "a server that does not end; test_notebooks runs the notebooks",
 }
 

@@ -115,10 +115,13 @@ def built_in_shards(root: str, overrides: tuple[str, ...]):
 @pytest.mark.parametrize(
     "overrides",
     [
-        (),
-        ("vlm.dtype=bfloat16", "trainer.frozen_dtype={head: bfloat16}"),
+        pytest.param((), id="float32"),
+        pytest.param(
+            ("vlm.dtype=bfloat16", "trainer.frozen_dtype={head: bfloat16}"),
+            id="bfloat16",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["float32", "bfloat16"],
 )
 def test_filled_shards_are_what_one_process_builds(pieces, overrides):
     fsdp = ("trainer.strategy=fsdp", "trainer.devices=2", *overrides)
