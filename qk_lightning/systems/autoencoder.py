@@ -63,18 +63,14 @@ class Autoencoder(System):
         """Return the loss of one micro-batch of target images [B, 3, H, W]."""
         target = batch.target
         if self.is_linear:  # the closed form of `on_trained` replaces whatever is learned here
-            loss = functional.mse_loss(self.autoencoder(target), target)
-            self.log("train/loss", loss, batch_size=len(target))
-            return loss
+            return functional.mse_loss(self.autoencoder(target), target)
         raw, divergence = self._draw_raw(target)
         images = self.autoencoder.decode(self.autoencoder.normalise(raw))
         error = functional.l1_loss(images, target)
         error = error + self.mse_weight * functional.mse_loss(images, target)
         error = error + self.gradient_weight * difference_loss(images, target)
         self.log_dict({"train/error": error, "train/kl": divergence}, batch_size=len(raw))
-        loss = error + self.kl_weight * divergence
-        self.log("train/loss", loss, batch_size=len(raw))
-        return loss
+        return error + self.kl_weight * divergence
 
     def _draw_raw(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw latents and their divergence a number; a codec without a posterior has 0."""

@@ -120,9 +120,7 @@ class QueryKontext(System):
         draws = uniform(self.seed, "sigma", batch.index)
         sigma = self.objective.draw_sigma(draws, num_cells(latents)).to(latents)
         losses = self.velocity_loss(batch, latents, noise, sigma)
-        loss = (self.objective.weight(sigma) * losses).mean()
-        self.log("train/loss", loss, batch_size=batch.batch_size, sync_dist=True)
-        return loss
+        return (self.objective.weight(sigma) * losses).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss on fixed noise and noise levels: the same for all members and seeds.

@@ -55,7 +55,6 @@ class Understanding(System):
         for part in batch:
             share = len(part.questions) / total
             loss = loss + share * self._loss(part)
-        self.log("train/loss", loss, batch_size=total)
         return loss
 
     def _loss(self, part: Questions) -> Tensor:

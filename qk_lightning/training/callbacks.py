@@ -78,7 +78,8 @@ class ProgressCallback(Callback):
             self.run.write_status(step=trainer.global_step)
 
     def _values(self, trainer: Trainer, outputs: Any) -> dict[str, Any]:
-        loss = float(outputs["loss"]) if isinstance(outputs, dict) else 0.0
+        of_micro_batch = outputs["loss"] if isinstance(outputs, dict) else 0.0
+        loss = float(trainer.callback_metrics.get("train/loss", of_micro_batch))
         samples = self.run_batch_size(trainer)
         speed = samples / self.seconds_per_step if self.seconds_per_step else 0.0
         return {

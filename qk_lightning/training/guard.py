@@ -22,11 +22,11 @@ from qk_lightning.training.ranks import Ranks
 from qk_lightning.training.spikes import Samples, SpikeLog, samples_of
 
 SHOWN = 3
-NORM = "train/grad_norm"
+LOSS, NORM = "train/loss", "train/grad_norm"
 
 
 class StepGuard(Callback):
-    """Stop before a step that is not finite; else clip, log the norm, and look for a spike.
+    """Stop before a step that is not finite; else clip, log loss and norm, and look for a spike.
 
     All ranks decide alike: the loss is their mean, the norm that of the whole gradient. Under
     16-mixed a gradient that overflows is skipped by the scaler, as it should be: there only the
@@ -79,6 +79,7 @@ class StepGuard(Callback):
         step = trainer.global_step + 1
         if not math.isfinite(loss) or not (math.isfinite(size) or scaler is not None):
             raise FloatingPointError(self._said(pl_module, step, loss, size, samples))
+        pl_module.log(LOSS, loss, on_step=True, on_epoch=False)  # of all micro-batches and ranks
         if not math.isfinite(size):
             return  # the scaler leaves this step out
         if self.clip:
@@ -120,7 +121,7 @@ class StepGuard(Callback):
         files = self.run.checkpoint_files()
         if not files:
             return f"fix: {lower}"
-        return f"fix: {lower}; resume={files[0]} lets it go on from here"
+        return f"fix: {lower}, with resume={files[0]} to go on from there, or from an older one"
 
     def _of_all(self, names: list[str]) -> list[str]:
         """Join names that each rank found in its shards, in the order of the first that has any."""

@@ -199,11 +199,15 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_a_micro_batch_changes_nothing() -> None:
     trained = []
     for size in (2, 1):
-        run = train(plan_chain("tiny/stage1", [f"trainer.micro_batch_size={size}"]))[0]
-        trained.append((run.identity, weights_of(run)))
+        words = [f"trainer.micro_batch_size={size}", "trainer.log_every=1"]
+        run = train(plan_chain("tiny/stage1", words))[0]
+        losses = [row["value"] for row in run.metrics() if row["metric"] == "train/loss"]
+        trained.append((run.identity, weights_of(run), losses))
         run.remove()
-    (identity, whole), (same, cut) = trained
+    (identity, whole, losses), (same, cut, losses_of_cut) = trained
     assert identity == same
+    assert losses == pytest.approx(losses_of_cut, abs=1e-5)
+    assert len(losses) == 4
     for name, tensor in whole.items():
         torch.testing.assert_close(tensor, cut[name], rtol=1e-3, atol=1e-5)
 
