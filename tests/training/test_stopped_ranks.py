@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from started import TORCHRUN, Started, last_step, ranks_of, started, until
-from test_run_stage import weights_of
+from test_run_stage import results_of, weights_of
 
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.find_runs import list_runs
@@ -80,7 +80,7 @@ def test_a_signal_to_any_process_keeps_one_step_and_the_end_is_the_same(
 ) -> None:
     with started(FIT, tmp_path / "straight.txt") as command:
         assert command.wait() == 0, command.said
-    expected, metrics = weights_of(run), run.metrics()
+    expected, metrics = weights_of(run), results_of(run)
     run.remove()
     signals = [
         (signal.SIGINT, "group", 130),  # as a terminal sends it
@@ -104,7 +104,7 @@ def test_a_signal_to_any_process_keeps_one_step_and_the_end_is_the_same(
     resumed = weights_of(run)
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
-    assert run.metrics() == metrics
+    assert results_of(run) == metrics
 
 
 def test_a_second_ctrl_c_stops_ranks_at_once(run: RunFolder, tmp_path: Path) -> None:
