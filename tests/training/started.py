@@ -6,6 +6,7 @@ seconds and not half a minute. With $REAL_STARTS they are what a terminal starts
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -141,13 +142,11 @@ def _fork_members() -> None:
 def descendants(pid: int) -> set[int]:
     """Return all processes below one."""
     found: set[int] = set()
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+    with contextlib.suppress(OSError):  # it may end while it is looked at
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
             children = {int(word) for word in file.read_text().split()}
-        except OSError:
-            continue
-        for child in children - found:
-            found |= {child} | descendants(child)
+            for child in children - found:
+                found |= {child} | descendants(child)
     return found
 
 

@@ -124,7 +124,7 @@ def test_killed_on_two_ranks_one_process_goes_on(
     finish(ONE, tmp_path / "one.txt")
     assert run.config.trainer.devices == 1
     weights, metrics = straight
-    ours = losses(run)[first : first + 20]
+    ours = losses(run, first)[:20]  # by step: a kill just after a checkpoint takes its row along
     worst = max(abs(a - b) for a, b in zip(ours, metrics[first : first + 20], strict=True))
     resumed = weights_of(run)
     apart = max(float((resumed[name] - weights[name]).abs().max()) for name in weights)
