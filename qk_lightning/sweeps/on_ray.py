@@ -1,11 +1,12 @@
 """Runs as tasks of a Ray cluster, whose machines share the folder of runs (extra `ray`).
 
-Ray gives each run its cores and GPUs. It does not repeat what failed; a task whose worker or machine
-died is `lost`, and the sweep hands its run in again.
+Ray gives each run its cores and GPUs. It repeats nothing: a task whose worker or machine died is
+`lost`, and the sweep hands its run in again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -54,14 +55,17 @@ class RayPool(RemotePool):
         if not ray.is_initialized():
             with _own_signals():
                 try:
-                    ray.init(address=self.address, log_to_driver=False, include_dashboard=None
-                             if self.address or _runs_here() else False)  # fmt: skip
+                    ray.init(
+                        address=self.address,
+                        log_to_driver=False,
+                        include_dashboard=False,
+                        logging_level=logging.WARNING,
+                    )
                 except (ConnectionError, ValueError) as error:
-                    expected = f"the address of a Ray cluster ({str(error).splitlines()[0]})"
+                    expected = f"the address of a Ray cluster ({_line(error)})"
                     fix = "start one: ray start --head; or leave the address out"
-                    raise ConfigError(
-                        Problem("executor.address", self.address, expected, fix)
-                    ) from error
+                    problem = Problem("executor.address", self.address, expected, fix)
+                    raise ConfigError(problem) from error
             self._began = True
         return self
 
@@ -139,7 +143,7 @@ class RayPool(RemotePool):
         except exceptions.RayTaskError as error:
             return "failed", f"{type(error.cause).__name__}: {_line(error.cause)}"
         except exceptions.RayError as error:
-            return "lost", f"{type(error).__name__}: {_line(error)}"
+            return "lost", f"{type(error).__name__}: {_line(error).partition('. ')[0]}"
         return kind, data
 
     def _is_waiting(self, handle: Any) -> bool:
@@ -163,10 +167,6 @@ def _keep(keeper: Keeper) -> tuple[str, Any]:
 def _line(error: BaseException | None) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else "(no message)"
-
-
-def _runs_here() -> bool:
-    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
