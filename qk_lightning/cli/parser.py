@@ -259,9 +259,10 @@ def _add_setup(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-
     )
     bench.add_argument(
         "what",
-        choices=["parts", "train", "prefix"],
+        choices=["parts", "train", "prefix", "sweep"],
         help="parts: every vlm x connector x head, and parameter counts; train: a preset's step"
-        " and variants of it; prefix: what the prefix split of a frozen VLM saves",
+        " and variants of it; prefix: what the prefix split of a frozen VLM saves; sweep: what a"
+        " sweep of members that do nothing costs",
     )
     bench.add_argument(
         "words", nargs="*", default=[], metavar="PRESET key=value", help="what to time"
