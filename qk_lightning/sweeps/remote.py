@@ -168,7 +168,9 @@ class RemotePool(ABC):
     def _progress(self) -> Iterator[Event]:
         for key, (job, handle) in list(self._jobs.items()):
             status = RunFolder(job.folder).status
-            known = {name: status[name] for name in ("step", "max_steps") if name in status}
+            known: dict[str, Any] = {
+                name: status[name] for name in ("step", "max_steps") if name in status
+            }
             told = {**known, "phase": self._phase(handle)}
             if self._told.get(key) != told:
                 self._told[key] = told

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import fake_stages
 import pytest
 
@@ -138,3 +141,29 @@ def test_fail_fast_counts_each_kind_by_itself():
     assert fast.add("b", "KeyError: 1") == ""
     assert fast.add("c", "ValueError: 2").startswith("2 runs failed alike (a; c): ValueError: 2")
     assert FailFast(0).add("a", "x") == FailFast(0).add("b", "x") == ""
+
+
+def test_folders_of_an_older_version_are_read_as_they_are(project, sweep_of, run, monkeypatch):
+    """An older version wrote fewer keys: no run is done again for it, and nothing is lost."""
+    monkeypatch.setenv("FAKE_STAGE", "refine 4 0=raise")
+    sweep = sweep_of(seeds=(0,))
+    first, _ = run(sweep)
+    for planned in first.plan.graph.values():
+        folder = planned.folder.path
+        status = json.loads((folder / "status.json").read_text())
+        kept = {key: status[key] for key in ("state", "step")}
+        (folder / "status.json").write_text(json.dumps(kept))
+        old = {"host": "gone", "pid": "1", "token": "t"}
+        (folder / ".lock").write_text(json.dumps(old))
+        os.utime(folder / ".lock", (1, 1))
+    result = first.report.parent / "result.json"
+    result.write_text('{"name": "widths"}')
+    monkeypatch.delenv("FAKE_STAGE")
+    before = len(fake_stages.calls())
+
+    assert "failed: refine width=4 seed 0: no reason was kept" in plan_sweep(sweep).describe()
+    again, _ = run(sweep)
+    assert len(fake_stages.calls()) == before
+    assert json.loads(result.read_text())["summary"] == first.result["summary"]
+    again, _ = run(sweep, options=RETRY)
+    assert (again.exit_status, fake_stages.calls()[before:]) == (0, ["refine 4 0"])
