@@ -60,7 +60,9 @@ def room_of(file: SweepFile, runs: Sequence[PlannedRun]) -> Room:
 
 
 def _needs(file: SweepFile, run: PlannedRun, are_there: bool) -> Needs:
-    return Needs(gpus_of(run.plan.cfg, file.gpus, are_there), file.cores)
+    is_elsewhere = file.executor.get("name", "local") != "local"
+    said = run.plan.cfg.trainer.get("accelerator") in ("gpu", "cuda")  # `auto` is settled there
+    return Needs(gpus_of(run.plan.cfg, file.gpus, are_there or (is_elsewhere and said)), file.cores)
 
 
 def needs_of(file: SweepFile, room: Room) -> Callable[[PlannedRun], Needs]:

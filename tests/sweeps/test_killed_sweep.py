@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,11 +22,10 @@ SWEEP = """
 preset: tiny/stage3
 overrides: [all.trainer.max_steps=6, all.trainer.checkpoint_every=1]
 axes: {optimizer.lr: RATES}
-seeds: [0, 1]
+seeds: [0]
 baseline: {optimizer.lr: 0.001}
 slots: 2
 """
-KILLS = 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -58,36 +58,30 @@ def test_a_sweep_that_is_killed_three_times_ends_like_an_undisturbed_one(start):
     quiet, straight = start("straight")
     assert quiet.wait() == 0, (straight / "said.txt").read_text()
     chance, starts = random.Random(7), {}
-    for _ in range(KILLS):
+    for stage in ("stage1", "stage2", "stage3"):
         process, root = start("killed")
-        done = {run.name: _starts(run) for run in _runs(root) if run.is_done}
-        _wait_until_it_trains(process, root)
-        time.sleep(chance.uniform(0.2, 4.0))
+        starts |= {run.name: _starts(run) for run in _runs(root) if run.is_done}
+        _wait_until_it_trains(process, root, stage)
+        time.sleep(chance.uniform(0.0, 2.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         _wait_until_all_members_ended(root)
-        starts |= done
+    starts |= {run.name: _starts(run) for run in _runs(root) if run.is_done}
     process, root = start("killed")
     assert process.wait() == 0, (root / "said.txt").read_text()
 
     assert _table(root) == _table(straight)
     ours, theirs = ({run.name: run for run in _runs(folder)} for folder in (root, straight))
-    assert ours.keys() == theirs.keys() and len(ours) == 8
-    assert [run.metrics() for run in ours.values()] == [theirs[name].metrics() for name in ours]
+    assert ours.keys() == theirs.keys() and len(ours) == 4
+    assert {name: _losses(run) for name, run in ours.items()} == {
+        name: _losses(run) for name, run in theirs.items()
+    }
     assert {name: _starts(ours[name]) for name in starts} == starts  # done, so never begun again
     again = sum(_starts(run) for run in ours.values()) - len(ours)
-    print(f"{again} of {len(ours)} runs were begun again after {KILLS} kills")
-    assert again <= 2 * KILLS  # those that a kill met, two at a time
-    for run in ours.values():
-        _check_that_it_went_on(run)
-
-
-def _check_that_it_went_on(run):
-    """Each later process of a run begins at a checkpoint, at most one step of each is lost."""
-    parts = (run.path / "log.txt").read_text().split("--- ")[1:]
-    reached = [int(part.split("goes on from step ")[1].split()[0])
-               for part in parts if "goes on from step " in part]  # fmt: skip
-    assert reached == sorted(reached)
+    resumed = [_steps_gone_on_from(run) for run in ours.values()]
+    print(f"{again} times a run was begun again; steps gone on from, by run: {resumed}")
+    assert 1 <= again <= 2 * 3  # what a kill met, two at a time
+    assert any(resumed)
 
 
 def test_a_value_more_trains_its_own_last_stage_alone(start):
@@ -100,9 +94,8 @@ def test_a_value_more_trains_its_own_last_stage_alone(start):
     after = {run.name: (_starts(run), run.status["finished"]) for run in _runs(root)}
     assert {name: after[name] for name in before} == before
     new = [run for run in _runs(root) if run.name not in before]
-    assert [run.config.stage for run in new] == ["stage3", "stage3"]
-    assert {run.config.seed for run in new} == {0, 1}
-    assert _steps(root) - steps == 2 * 6  # training steps, and no more
+    assert [run.config.name for run in new] == ["stage3"]
+    assert _steps(root) - steps == 6  # training steps, and no more
 
 
 def test_two_processes_on_one_sweep_share_its_runs(start):
@@ -112,7 +105,7 @@ def test_two_processes_on_one_sweep_share_its_runs(start):
     assert {run.name: _starts(run, trained=True) for run in _runs(root)} == {
         run.name: 1 for run in _runs(root)
     }
-    assert _steps(root) == 8 * 6
+    assert _steps(root) == 4 * 6
 
 
 def _runs(root):
@@ -121,10 +114,13 @@ def _runs(root):
 
 def _starts(run, trained=False):
     """Count the processes that worked on a run; a process begins its log with a line."""
-    log = run.path / "log.txt"
-    text = log.read_text() if log.is_file() else ""
-    parts = text.split("--- ")[1:]
+    parts = _log(run).split("--- ")[1:]
     return sum(len(part.splitlines()) > 1 for part in parts) if trained else len(parts)
+
+
+def _log(run):
+    log = run.path / "log.txt"
+    return log.read_text() if log.is_file() else ""
 
 
 def _steps(root):
@@ -137,10 +133,20 @@ def _table(root):
     return [line for line in result["summary"].splitlines() if "second" not in line]
 
 
-def _wait_until_it_trains(process, root):
-    deadline = time.monotonic() + 300
-    while not any(run.status.get("state") == "running" and run.lock().is_held
-                  for run in _runs(root)):  # fmt: skip
+def _losses(run):
+    """What depends on the seed and the data alone: no speeds."""
+    return [row for row in run.metrics() if row["metric"].startswith(("train/", "val/", "eval/"))]
+
+
+def _steps_gone_on_from(run):
+    """The steps of the checkpoints that later processes of a run began at."""
+    return [int(step) for step in re.findall(r"queries .*its checkpoint, step (\d+)", _log(run))]
+
+
+def _wait_until_it_trains(process, root, stage):
+    """Wait until a run of a stage has kept a step."""
+    deadline = time.monotonic() + 600
+    while not any(run.checkpoint_files() for run in _runs(root) if run.name.startswith(stage)):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
 
