@@ -49,6 +49,8 @@ setup(
         "gguf": ["gguf>=0.10"],  # language models in GGUF files; see parts/vlms/from_gguf.py
         # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
         "ui": ["gradio>=6.31"],
+        "ray": ["ray>=2.9"],  # qk sweep --executor ray
+        "submitit": ["submitit>=1.5"],  # qk sweep --executor submitit: SLURM
         "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,

@@ -13,6 +13,7 @@ from qk_lightning.api.training import see_edits
 from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.engine import RunOptions
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
@@ -25,6 +26,7 @@ def sweep(
     overrides: Sequence[str] = (),
     *,
     redo: bool = False,
+    retry: bool = False,
     plain: bool | None = None,
     write: Callable[[str], None] = print,
 ) -> Comparison:
@@ -35,6 +37,7 @@ def sweep(
             `Comparison.with_values` made.
         overrides: further overrides for every member; they give the sweep a name of its own.
         redo: train again what was done by other code, and what came after it.
+        retry: try again what failed before; else it is left as it is.
         plain: lines instead of a live display; None looks at the terminal (a notebook gets lines).
         write: prints the plan and the result.
 
@@ -49,7 +52,7 @@ def sweep(
     plan = plan_sweep(_given(sweep), overrides)
     if plan.file.path is None:  # so that it is found by its name later
         write_text(plan.folder / SWEEP_COPY, sweep_text(plan.file))
-    done = run_sweep(plan, redo=redo, plain=plain, write=write)
+    done = run_sweep(plan, redo=redo, plain=plain, write=write, options=RunOptions(retry))
     if done.outcome.interrupted:
         raise KeyboardInterrupt("stopped; the same call goes on from the last checkpoints")
     failures = describe_failures(done.plan, done.outcome)
@@ -99,9 +102,11 @@ def sweep_text(file: SweepFile) -> str:
         "seeds": list(file.seeds),
         "baseline": dict(file.baseline),
         "metrics": dict(file.metrics),
-        "slots": file.slots,
         "threads": file.threads,
     }
+    rest = {"slots": file.slots or None, "gpus": file.gpus, "cores": file.cores or None,
+            "executor": file.executor or None}  # fmt: skip
+    values |= {key: value for key, value in rest.items() if value is not None}
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 

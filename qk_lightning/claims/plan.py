@@ -196,7 +196,7 @@ def describe_plan(plans: Sequence[ClaimPlan]) -> str:
 def _whole(plans: Sequence[ClaimPlan]) -> list[str]:
     graph = union_of(plans)
     left = [run for run in graph.values() if not run.done]
-    slots = max((plan.claim.sweep.slots for plan in plans), default=1)
+    slots = max((plan.plan.slots for plan in plans), default=1)
     lines = [
         f"{format_count(len(plans), 'claim')}, {format_count(len(graph), 'run')}: "
         f"{len(graph) - len(left)} done, {len(left)} to run"

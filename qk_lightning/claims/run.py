@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from qk_lightning.claims.file import Claim
 from qk_lightning.claims.plan import ClaimPlan, plan_claims
 from qk_lightning.claims.results import ClaimResult, collect, to_text, write_results
+from qk_lightning.sweeps.engine import AS_THE_FILE_SAYS, RunOptions
 from qk_lightning.sweeps.execute import RUN_STAGE
 from qk_lightning.sweeps.pool import PRELOAD
 from qk_lightning.sweeps.run import run_sweep
@@ -41,6 +42,7 @@ def run_claims(
     write: Callable[[str], None] = print,
     target: str = RUN_STAGE,
     preload: str = PRELOAD,
+    options: RunOptions = AS_THE_FILE_SAYS,
 ) -> tuple[list[ClaimResult], int]:
     """Train what claims lack, one claim after the other, and judge them all.
 
@@ -51,6 +53,7 @@ def run_claims(
         write: prints plans and results.
         target: "module:function" that trains a run folder.
         preload: module that the fork server imports before its first member.
+        options: what is tried again, when a sweep gives up, and what trains its runs.
 
     Returns:
         The results; the exit status: 0, 1 after failures, 130 if it was stopped.
@@ -65,7 +68,7 @@ def run_claims(
         if not _has_work(plan, redo):
             continue
         write(f"\n{claim.name}: {claim.claim}")
-        done = run_sweep(plan.plan, (), redo, plain, write, target, preload)
+        done = run_sweep(plan.plan, (), redo, plain, write, target, preload, options)
         status = max(status, done.exit_status)
         if done.outcome.interrupted:
             status = INTERRUPTED

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FAULT = 1
 # What each kind of bench has a use for.
-OWN = {"parts": {"only"}, "prefix": {"words"}, "train": {"words", "variants"}}
+OWN = {"parts": {"only"}, "prefix": {"words"}, "train": {"words", "variants"}, "sweep": set()}
 TIMED = {"repetitions": 5, "steps": 2}
 
 
@@ -43,6 +43,11 @@ def bench(options: argparse.Namespace) -> int:
         check_output("--output", page)
     if options.what == "parts":
         return _parts(options.only, page)
+    if options.what == "sweep":
+        from qk_lightning.bench.sweep_overhead import overhead_table, sweep_overhead
+
+        _show({"sweep overhead": overhead_table(sweep_overhead())}, page)
+        return 0
     for name, default in TIMED.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
@@ -51,7 +56,7 @@ def bench(options: argparse.Namespace) -> int:
 
 def _check_uses(options: argparse.Namespace) -> None:
     """See that nothing was given that would have no effect."""
-    timed = {*TIMED, "text_lengths"} if options.what != "parts" else set()
+    timed = {*TIMED, "text_lengths"} if options.what in ("train", "prefix") else set()
     problems = []
     for name in ("words", "only", "variants", "repetitions", "steps", "text_lengths"):
         value = getattr(options, name)

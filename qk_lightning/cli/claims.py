@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qk_lightning.claims.plan import describe_plan, plan_claims
 from qk_lightning.claims.reader import load_claims
+from qk_lightning.cli.sweep_options import run_options
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
 
@@ -20,7 +21,11 @@ def claims(options: argparse.Namespace) -> int:
     Returns:
         0, 1 after a failure, 130 after Ctrl-C.
     """
-    found = load_claims(options.names)
+    found, how = load_claims(options.names), run_options(options)
+    if options.retry and not options.run:
+        raise ConfigError(
+            Problem("--retry", None, "--run beside it", "qk claims --run --retry failed")
+        )
     if options.redo and not options.run:
         raise ConfigError(Problem("--redo", None, "--run beside it", "qk claims --run --redo"))
     if options.plan:
@@ -37,7 +42,7 @@ def claims(options: argparse.Namespace) -> int:
 
     status = 0
     if options.run:
-        results, status = run_claims(found, options.redo)
+        results, status = run_claims(found, options.redo, options=how)
     else:
         results = judge_claims(found)
         print(to_text(results))

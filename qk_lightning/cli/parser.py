@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from qk_lightning.cli.sweep_options import add_sweep_options
 from qk_lightning.cli.wrong_words import unknown_option, with_fix
 from qk_lightning.config.paths import list_suites
 
@@ -145,6 +146,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     sweep.add_argument("file", help="a sweep file such as sweeps/num_queries")
     _add_overrides(sweep)
     _add_plan(sweep)
+    add_sweep_options(sweep)
     report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
     report.add_argument("sweep", help="a sweep's name or file")
     claims = _verb(verbs, "claims", "claims", "test claims of papers in small, and judge them")
@@ -154,6 +156,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     claims.add_argument(
         "--redo", action="store_true", help="with --run: train again what was done by other code"
     )
+    add_sweep_options(claims)
     claims.add_argument("--report", metavar="FILE", help="write the documentation page")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")
     generate.add_argument(
@@ -256,9 +259,10 @@ def _add_setup(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-
     )
     bench.add_argument(
         "what",
-        choices=["parts", "train", "prefix"],
+        choices=["parts", "train", "prefix", "sweep"],
         help="parts: every vlm x connector x head, and parameter counts; train: a preset's step"
-        " and variants of it; prefix: what the prefix split of a frozen VLM saves",
+        " and variants of it; prefix: what the prefix split of a frozen VLM saves; sweep: what a"
+        " sweep of members that do nothing costs",
     )
     bench.add_argument(
         "words", nargs="*", default=[], metavar="PRESET key=value", help="what to time"

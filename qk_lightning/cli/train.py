@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qk_lightning.cli.sweep_options import run_options
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
@@ -31,7 +32,7 @@ from qk_lightning.sweeps.plan import format_seconds, plan_sweep
 from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
-from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep
+from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep, with_options
 from qk_lightning.tracking.mlflow_store import check_tracking
 from qk_lightning.tracking.provenance import describe_changes, source_changes
 
@@ -187,19 +188,19 @@ def sweep(options: argparse.Namespace) -> int:
     Returns:
         0, 1 after a failure, 130 after Ctrl-C.
     """
-    file = sweep_file(options.file)
+    file, how = sweep_file(options.file), run_options(options)
     print(f"planning {file}", flush=True)  # a large sweep is composed for seconds
     if options.plan or options.check:
-        plan, doomed = plan_sweep(file, options.overrides), []
+        plan, doomed = with_options(plan_sweep(file, options.overrides), how), []
         if options.redo:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
         if options.check:
-            return _check_only([run.plan for run in plan.to_run])
+            return _check_only([run.plan for run in plan.to_start])
         print(UNCHECKED)
         return 0
     check_folder("runs", runs_root())
-    return run_sweep(file, options.overrides, redo=options.redo).exit_status
+    return run_sweep(file, options.overrides, redo=options.redo, options=how).exit_status
 
 
 def sweep_file(text: str) -> Path:

@@ -1,11 +1,13 @@
 """A lock on a folder that survives crashes: host, process id and a heartbeat in one file.
 
 A second process waits. The lock of a dead process on this host is freed at once; that of
-another host when its heartbeat has stopped for a minute.
+another host when its heartbeat has stopped for a minute, by the clock of the file system: the
+hosts' own clocks may differ by more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -13,6 +15,7 @@ import os
 import socket
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -113,7 +116,8 @@ class FolderLock:
         # can ever read a lock that is only half written.
         draft = self.path.with_name(f".lock.{uuid4().hex[:8]}")
         host, pid, _ = self._token.rsplit(":", 2)
-        entry = {"host": host, "pid": pid, "token": self._token, "born": _born(pid)}
+        entry = {"host": host, "pid": pid, "token": self._token, "born": _born(pid),
+                 "space": _space()}  # fmt: skip
         draft.write_text(json.dumps(entry))
         try:
             os.link(draft, self.path)
@@ -134,10 +138,11 @@ class FolderLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            try:
+            holder = self.holder()
+            if holder is None or holder["token"] != self._token:
+                return  # freed while this process was asleep: it is another's now
+            with contextlib.suppress(OSError):  # a network file system that is away for a while
                 os.utime(self.path)
-            except FileNotFoundError:
-                return
 
 
 def _is_whole(content: object) -> bool:
@@ -149,23 +154,51 @@ def _is_whole(content: object) -> bool:
     return all(isinstance(value, str) for value in values) and pid.isdecimal() and len(pid) < 10
 
 
-def _is_dead(holder: dict[str, str], path: Path) -> bool:
+def _age(path: Path) -> float:
+    """Return how long ago a lock's heart beat, in seconds, by the clock of its file system.
+
+    A file that is written now says what time it is there. The lock is opened to be seen as it is:
+    a network file system may keep older attributes.
+    """
+    with path.open() as lock:
+        beat = os.fstat(lock.fileno()).st_mtime
+    probe = path.with_name(f".lock.{uuid4().hex[:8]}")
     try:
-        age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    if holder["host"] != socket.gethostname():
-        return age > STALE_SECONDS
+        probe.touch()
+        return probe.stat().st_mtime - beat
+    except OSError:  # write-protected: this machine's clock will do
+        return time.time() - beat
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _is_dead(holder: dict[str, str], path: Path) -> bool:
+    space = _space()
+    is_here = holder["host"] == socket.gethostname() and holder.get("space", space) == space
+    if not is_here or holder["pid"] == "0":
+        try:
+            return _age(path) > STALE_SECONDS
+        except OSError:  # it is gone, or the file system is away
+            return False
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         return False
-    if holder["pid"] == "0":
-        return age > STALE_SECONDS
     # The same number may by now be another process.
     return bool(holder.get("born")) and holder["born"] != _born(holder["pid"])
+
+
+@cache
+def _space() -> str:
+    """Return what tells apart machines, and containers, of one name: their processes' numbers."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _born(pid: str) -> str:

@@ -1,22 +1,26 @@
 """The executor: trains the runs of a graph in order of need, a few at a time.
 
-What is done is never redone; a failed run takes its descendants along and nothing else. A sweep
-and a single chain go through the same code.
+What is done is never redone; a failed run takes its descendants along and nothing else, unless
+runs fail alike. One whose worker is gone is handed in again. A sweep and a single chain go through
+the same code, here and on other machines.
 """
 
 from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import LockHeld
 from qk_lightning.config.rank_variables import started_rank
+from qk_lightning.sweeps.devices import Needs
+from qk_lightning.sweeps.failures import FailFast, keep_reason
 from qk_lightning.sweeps.graph import (
     Graph,
     PlannedRun,
@@ -35,6 +39,27 @@ if TYPE_CHECKING:
 
 RUN_STAGE = "qk_lightning.sweeps.stage:run_stage"
 RUN_ONCE = "qk_lightning.sweeps.worker:run_once"
+MAX_LOST = 3  # times that a run is handed in again because its worker was gone
+
+
+class Engine(Protocol):
+    """What trains runs: a pool of this machine's processes, or of others'."""
+
+    @property
+    def running(self) -> list[str]:
+        """Keys of the jobs that run now."""
+
+    def has_room(self, needs: Needs) -> bool:
+        """Tell whether a job with such needs can start now."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job."""
+
+    def events(self, timeout: float = 1.0) -> Iterator[Event]:
+        """Wait for news of the running jobs."""
+
+    def stop(self) -> None:
+        """End all running jobs; a run that trains ends its step and keeps it."""
 
 
 @dataclass
@@ -45,7 +70,10 @@ class Outcome:
         trained: identities of the runs that were trained now.
         found: identities of the runs that another process finished meanwhile.
         failed: error by identity.
-        skipped: identity of the failed ancestor, by identity.
+        skipped: identity of the ancestor that is missing, by identity.
+        stopped: what ended a run from outside, by identity; it goes on the next time.
+        left: error by identity of the runs that failed before and were left as they are.
+        given_up: why no further run was started, "" where all were.
         interrupted: the user stopped it.
     """
 
@@ -53,14 +81,17 @@ class Outcome:
     found: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    given_up: str = ""
     interrupted: bool = False
 
     @property
     def exit_status(self) -> int:
-        """0 if all went well, 1 after failures, 130 if it was stopped."""
+        """0 if all went well, 1 after failures, new or left, 130 if it was stopped."""
         if self.interrupted:
             return 130
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.stopped or self.left else 0
 
 
 class Executor:
@@ -70,19 +101,31 @@ class Executor:
         graph: the runs; each is marked as done when it is.
         progress: shows what happens.
         target: "module:function" that trains a run folder.
+        needs: says what a run occupies.
+        fail_fast: so many runs that fail alike end it; 0 for never.
     """
 
-    def __init__(self, graph: Graph, progress: PlainProgress, target: str = RUN_STAGE) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        progress: PlainProgress,
+        target: str = RUN_STAGE,
+        needs: Callable[[PlannedRun], Needs] = lambda _: Needs(),
+        fail_fast: int = 0,
+    ) -> None:
         self.graph = graph
         self.progress = progress
         self.target = target
-        self.outcome = Outcome()
+        self.needs = needs
+        self.outcome = begin(graph)
+        self._alike = FailFast(fail_fast)
+        self._lost: Counter[str] = Counter()
 
-    def run(self, pool: Pool) -> Outcome:
+    def run(self, pool: Engine) -> Outcome:
         """Train all in a pool's processes.
 
         Args:
-            pool: an open pool.
+            pool: an open pool, of this machine or of others.
 
         Returns:
             How they ended. Ctrl-C ends the running ones and comes back with `interrupted`.
@@ -96,10 +139,8 @@ class Executor:
             raise ConfigError(Problem("torchrun", None, expected, fix))
         try:
             while True:
-                for run in ready(self.graph, self._taken(pool))[: pool.free]:
-                    self._start(run)
-                    arguments = (str(run.folder.path), self.target)
-                    pool.submit(Job(run.identity, RUN_ONCE, arguments, run.folder.path, True))
+                if not self.outcome.given_up:
+                    self._start_what_fits(pool)
                 if not pool.running:
                     return self.outcome
                 for event in pool.events():
@@ -136,8 +177,17 @@ class Executor:
             self._take(Event(run.identity, "done", trained))
         return self.outcome
 
-    def _taken(self, pool: Pool) -> list[str]:
-        return [*pool.running, *self.outcome.failed, *self.outcome.skipped]
+    def _start_what_fits(self, pool: Engine) -> None:
+        """Start runs, the most urgent first, until one does not fit: none is overtaken for ever."""
+        outcome = self.outcome
+        taken = [*pool.running, *outcome.failed, *outcome.stopped, *outcome.skipped]
+        for run in _unheld_first(ready(self.graph, taken)) if pool.has_room(Needs()) else []:
+            needs = self.needs(run)
+            if not pool.has_room(needs):
+                return
+            self._start(run)
+            arguments, folder = (str(run.folder.path), self.target), run.folder.path
+            pool.submit(Job(run.identity, RUN_ONCE, arguments, folder, True, needs))
 
     def _start(self, run: PlannedRun) -> None:
         run.folder = run.plan.write()
@@ -154,6 +204,11 @@ class Executor:
             self.progress.update(event.key, event.data)
         elif event.kind == "done":
             self._finish(run, trained=bool(event.data))
+        elif event.kind == "lost" and self._lost[event.key] < MAX_LOST:
+            self._lost[event.key] += 1
+            self.progress.give_back(run.identity, str(event.data))
+        elif event.kind == "stopped":
+            self._stopped(run, str(event.data))
         else:
             self._fail(run, str(event.data))
 
@@ -168,14 +223,49 @@ class Executor:
         with contextlib.suppress(LockHeld, OSError), run.folder.lock(wait=False):
             if not run.folder.is_done:
                 run.folder.write_status(state="failed", error=error)
+                keep_reason(run.folder, error)
         if run.folder.is_done:
             self._finish(run, trained=False)
             return
         self.outcome.failed[run.identity] = error
+        more = self._skip_after(run)
+        self.progress.finish(run.identity, f"failed: {error}{more}; {run.folder.path}")
+        if (reason := self._alike.add(run.label, error)) and not self.outcome.given_up:
+            self.outcome.given_up = reason
+            self.progress.say(reason)
+
+    def _stopped(self, run: PlannedRun, why: str) -> None:
+        """Leave a run that something else has stopped: it is no failure, and goes on next time."""
+        if run.folder.is_done:
+            self._finish(run, trained=False)
+            return
+        self.outcome.stopped[run.identity] = why
+        self.progress.finish(run.identity, f"stopped: {why}{self._skip_after(run)}")
+
+    def _skip_after(self, run: PlannedRun) -> str:
         after = [item for item in descendants(self.graph, run.identity) if not item.done]
         self.outcome.skipped.update({item.identity: run.identity for item in after})
-        more = f"; {len(after)} runs that need it are skipped" if after else ""
-        self.progress.finish(run.identity, f"failed: {error}{more}; {run.folder.path}")
+        return f"; {len(after)} runs that need it are skipped" if after else ""
+
+
+def begin(graph: Graph) -> Outcome:
+    """Return how a graph stands before anything is trained: what failed before is left.
+
+    Args:
+        graph: the runs.
+    """
+    outcome = Outcome()
+    for run in graph.values():
+        if run.failed and not run.done:
+            outcome.left[run.identity] = run.failed
+            after = descendants(graph, run.identity)
+            outcome.skipped |= {item.identity: run.identity for item in after if not item.done}
+    return outcome
+
+
+def _unheld_first(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Put what another sweep trains now last, so that two that share runs share the work too."""
+    return sorted(runs, key=lambda run: run.folder.lock().is_held)
 
 
 def run_chain(

@@ -45,8 +45,12 @@ class SweepFile:
         baseline: axis values of the row that others are compared with; axes that it leaves out
             keep each row's own value (see also `baseline_of`). Empty: no comparison.
         metrics: `min` or `max` by metric, in the order of the report.
-        slots: runs at the same time.
+        slots: runs at the same time; 0: as many as the GPUs or the cores hold, else two.
         threads: threads a run.
+        gpus: GPUs of its own that a run gets, at least its `trainer.devices`; None: those, where
+            the machine has GPUs; 0: none is given out, and all runs see all.
+        cores: cores that a run is bound to; 0: not bound.
+        executor: `name` (local | ray | submitit) of the engine that trains, and its settings.
         path: the file, None when it was made in memory.
     """
 
@@ -58,8 +62,11 @@ class SweepFile:
     seeds: tuple[int, ...] = (0, 1, 2)
     baseline: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=lambda: {"val/loss": "min"})
-    slots: int = 2
+    slots: int = 0
     threads: int = 1
+    gpus: int | None = None
+    cores: int = 0
+    executor: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     def grid(self) -> list[Row]:

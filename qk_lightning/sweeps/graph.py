@@ -31,6 +31,7 @@ class PlannedRun:
         seconds: estimated time from its start to its end, None where nothing is known.
         measured: the estimate comes from runs of this root, not from the preset.
         progress: share of its steps that is trained, in [0, 1].
+        failed: why it failed and is left as it is, "" where it is not.
     """
 
     plan: StagePlan
@@ -41,6 +42,7 @@ class PlannedRun:
     seconds: float | None = None
     measured: bool = False
     progress: float = 0.0
+    failed: str = ""
 
     @property
     def identity(self) -> str:
@@ -137,7 +139,7 @@ def ready(graph: Graph, taken: Iterable[str] = ()) -> list[PlannedRun]:
     waiting = [
         run
         for run in graph.values()
-        if not run.done and run.identity not in taken and _parent_done(graph, run)
+        if not (run.done or run.failed or run.identity in taken) and _parent_done(graph, run)
     ]
     return sorted(waiting, key=lambda run: -urgency[run.identity])
 
@@ -174,6 +176,19 @@ def descendants(graph: Graph, identity: str) -> list[PlannedRun]:
     return [run for run in graph.values() if run.identity in found and run.identity != identity]
 
 
+def left_alone(graph: Graph) -> list[PlannedRun]:
+    """Return the runs that failed and are left as they are, and those that need them.
+
+    Args:
+        graph: the runs, parents before children.
+    """
+    found: set[str] = set()
+    for run in graph.values():
+        if not run.done and (run.failed or run.parent in found):
+            found.add(run.identity)
+    return [run for run in graph.values() if run.identity in found]
+
+
 def makespan(graph: Graph, slots: int) -> float:
     """Estimate the time until all is done, by playing the schedule through.
 
@@ -184,7 +199,8 @@ def makespan(graph: Graph, slots: int) -> float:
     Returns:
         Seconds; runs of unknown length count as 0.
     """
-    left = [run for run in graph.values() if not run.done]
+    alone = {run.identity for run in left_alone(graph)}
+    left = [run for run in graph.values() if not run.done and run.identity not in alone]
     urgency = chain_seconds(graph)
     finished = {identity for identity, run in graph.items() if run.done}
     running: list[tuple[float, str]] = []

@@ -124,7 +124,7 @@ def reading(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, Nam
     seeds = " (mean over seeds)" if len(plan.file.seeds) > 1 else ""
     lines += [f"- *{NAMES[name]}*: {MEANINGS[name]}{seeds * (name == 'own_shuffled')}."
               for name in in_order(dict.fromkeys(shown, 0))]  # fmt: skip
-    slots = plan.file.slots
+    slots = plan.slots
     if slots > 1:
         lines.append(f"- seconds a step were measured while up to {slots} runs shared the machine.")
     if plan.changes:

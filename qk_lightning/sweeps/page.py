@@ -157,7 +157,7 @@ def _cost(plan: SweepPlan) -> str:
     seconds = "-" if cost.seconds is None else format_seconds(cost.seconds)
     lines = [
         f"finished runs: {done} of {len(plan.graph)}, each counted once",
-        f"time of all runs together: {seconds}, with up to {plan.file.slots} at once",
+        f"time of all runs together: {seconds}, with up to {plan.slots} at once",
         f"images trained on: {format_large(cost.images)}",
         f"training FLOPs: {format_large(cost.flops, 'FLOP')}",
         "of each row: the last columns of the tables above, a mean over seeds of that stage's run",

@@ -20,10 +20,13 @@ from qk_lightning.config.compose import composing_once
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.columns import in_columns
 from qk_lightning.sweeps.comparable import loss_problems
+from qk_lightning.sweeps.failures import describe_begun, describe_left, mark_failed
 from qk_lightning.sweeps.file import Row, SweepFile
-from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
+from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, left_alone, makespan
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
+from qk_lightning.sweeps.room import describe_room, room_of
 from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 
@@ -78,6 +81,17 @@ class SweepPlan:
         """The runs that are not done."""
         return [run for run in self.graph.values() if not run.done]
 
+    @property
+    def to_start(self) -> list[PlannedRun]:
+        """Those of them that do not wait for a run that failed and is left as it is."""
+        alone = {run.identity for run in left_alone(self.graph)}
+        return [run for run in self.to_run if run.identity not in alone]
+
+    @property
+    def slots(self) -> int:
+        """Most runs at the same time."""
+        return room_of(self.file, list(self.graph.values())).slots or len(self.graph)
+
     def describe(self) -> str:
         """Say what will run, what is done already, and how long the rest takes."""
         file, total, left = self.file, len(self.graph), len(self.to_run)
@@ -89,7 +103,7 @@ class SweepPlan:
             f"{len(self.members)} members, {total} runs ({self._shared()} shared): "
             f"{total - left} done, {left} to run",
             "",
-            *_columns([["", *self.stages], *(self._row_cells(row) for row in file.rows())]),
+            *in_columns([["", *self.stages], *(self._row_cells(row) for row in file.rows())]),
             "",
             *self._notes(),
         ]
@@ -109,7 +123,7 @@ class SweepPlan:
             }
             done = sum(run.done for run in runs.values())
             other = " *" if any(identity in self.changes for identity in runs) else ""
-            begun = _begun([run for run in runs.values() if not run.done])
+            begun = describe_begun(runs.values())
             cells.append(f"{done} of {len(runs)} done{begun}{other}" if runs else "-")
         return cells
 
@@ -121,19 +135,20 @@ class SweepPlan:
                 f"* done by other code ({describe_changes(files)}): "
                 "`--redo` trains those runs again"
             )
-        if not self.to_run:
+        notes += describe_left(self.graph.values(), f"qk sweep {self.file.name} --retry failed")
+        if not self.to_start:
             return [*notes, "nothing to run"]
-        return [*notes, self._estimate()]
+        return [*notes, describe_room(self.file, self.to_start), self._estimate()]
 
     def _estimate(self) -> str:
-        left = self.to_run
+        left = self.to_start
         unknown = sorted({run.plan.stage for run in left if run.seconds is None})
         missing = f"; nothing is known about {', '.join(unknown)}" if unknown else ""
         threads = format_count(self.file.threads, "thread")
-        slots = f"{format_count(self.file.slots, 'slot')} of {threads}"
+        slots = f"{format_count(self.slots, 'slot')} of {threads}"
         if all(run.seconds is None for run in left):
             return f"estimated time: unknown on {slots} (none of it was run here before)"
-        seconds = format_seconds(makespan(self.graph, self.file.slots))
+        seconds = format_seconds(makespan(self.graph, self.slots))
         measured = "measured here" if all(run.measured for run in left) else "partly from presets"
         measured = measured if any(run.measured for run in left) else "from presets"
         return f"estimated time: {seconds} on {slots} ({measured}{missing})"
@@ -166,6 +181,7 @@ def plan_sweep(
         file = replace(file, **own)  # type: ignore[arg-type]
     members = plan_members(file)
     graph = build_graph((member.label, member.chain) for member in members)
+    mark_failed(graph)
     return SweepPlan(file, members, graph, find_changes(graph))
 
 
@@ -255,17 +271,6 @@ def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:
         raise ConfigError(problems)
 
 
-def _begun(runs: Sequence[PlannedRun]) -> str:
-    """Say how far runs are that were stopped: they go on from their last checkpoints, if any."""
-    steps = [step for run in runs if (step := run.folder.last_checkpoint_step)]
-    lost = [run for run in runs
-            if not run.folder.last_checkpoint_step and run.folder.status.get("step")]  # fmt: skip
-    again = f", {len(lost)} interrupted without a checkpoint" if lost else ""
-    if not steps:
-        return again
-    return (f", 1 at step {steps[0]}" if len(steps) == 1 else f", {len(steps)} begun") + again
-
-
 def format_seconds(seconds: float) -> str:
     """Write a duration for people.
 
@@ -288,12 +293,3 @@ def format_count(count: int, noun: str) -> str:
         noun: one of them, with a plural in `s`.
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    """Align cells in columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

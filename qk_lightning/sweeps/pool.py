@@ -19,6 +19,7 @@ from typing import Any
 
 from qk_lightning.config.stop_signals import INTERRUPTED, TRY_AGAIN
 from qk_lightning.sweeps import fork_server
+from qk_lightning.sweeps.devices import Devices, Needs, Share
 from qk_lightning.sweeps.worker import Job, Surroundings, work
 
 PRELOAD = "qk_lightning.sweeps.preload"
@@ -33,7 +34,8 @@ class Event:
 
     Args:
         key: the job's key.
-        kind: `progress`, `done`, `failed`, or `stopped` for one that was asked to stop.
+        kind: `progress`, `done`, `failed`, `stopped` for one that was asked to stop, or, from an
+            engine on other machines, `lost`: its worker is gone.
         data: a dict of the run's progress, the job's result, or the error as text.
     """
 
@@ -46,6 +48,7 @@ class Event:
 class _Member:
     process: ForkServerProcess
     receiver: connection.Connection
+    share: Share
 
 
 class Pool:
@@ -55,9 +58,17 @@ class Pool:
         slots: most processes at the same time.
         threads: threads of each.
         preload: module that the fork server imports before its first member.
+        devices: GPUs and cores to give out; None for none, whatever a job needs.
     """
 
-    def __init__(self, slots: int = 2, threads: int = 1, preload: str = PRELOAD) -> None:
+    def __init__(
+        self,
+        slots: int = 2,
+        threads: int = 1,
+        preload: str = PRELOAD,
+        devices: Devices | None = None,
+    ) -> None:
+        self.devices = devices
         self.slots = slots
         self.threads = threads
         self.preload = preload
@@ -88,6 +99,14 @@ class Pool:
         """Number of free slots."""
         return self.slots - len(self._members)
 
+    def has_room(self, needs: Needs) -> bool:
+        """Tell whether a job can start now.
+
+        Args:
+            needs: what it would occupy.
+        """
+        return self.free > 0 and (self.devices is None or self.devices.has(needs))
+
     @property
     def running(self) -> list[str]:
         """Keys of the jobs that run now."""
@@ -114,14 +133,16 @@ class Pool:
             self._serving = True
             fork_server.start(self.threads, self.preload)
         receiver, sender = self._context.Pipe(duplex=False)
-        surroundings = Surroundings(dict(os.environ), os.getcwd(), self.threads)
+        share = self.devices.take(job.needs) if self.devices else Share()
+        variables = {**os.environ, **share.variables}
+        surroundings = Surroundings(variables, os.getcwd(), self.threads, share.cores)
         process = self._context.Process(
             target=work, args=(job, sender, surroundings), name=job.key, daemon=False
         )
         with fork_server.no_main():
             process.start()
         sender.close()
-        self._members[job.key] = _Member(process, receiver)
+        self._members[job.key] = _Member(process, receiver, share)
 
     def events(self, timeout: float = 1.0) -> Iterator[Event]:
         """Wait for news of the running jobs.
@@ -146,7 +167,7 @@ class Pool:
             kind, data = member.receiver.recv()
         except (EOFError, ConnectionResetError):
             member.process.join()
-            del self._members[key]
+            self._end(key)
             code = member.process.exitcode
             yield Event(key, "stopped" if code in STOPPED else "failed", _cause_of_death(code))
             return
@@ -155,8 +176,13 @@ class Pool:
             if member.process.is_alive():  # a thread of some library keeps it from ending
                 member.process.kill()
                 member.process.join()
-            del self._members[key]
+            self._end(key)
         yield Event(key, kind, data)
+
+    def _end(self, key: str) -> None:
+        member = self._members.pop(key)
+        if self.devices:
+            self.devices.give_back(member.share)
 
     def terminate(self) -> None:
         """Ask all running jobs to stop: a run that trains ends its step and keeps it."""

@@ -92,6 +92,17 @@ class PlainProgress:
         took = format_seconds(time.monotonic() - started)
         self.say(f"{outcome.split(':')[0]:<7} {label} ({took}), {self.overall()}{_after(outcome)}")
 
+    def give_back(self, key: str, why: str) -> None:
+        """Tell that a run's worker is gone, and that it will start again.
+
+        Args:
+            key: the run.
+            why: what is known of it.
+        """
+        label, started, _ = self._running.pop(key)
+        took = format_seconds(time.monotonic() - started)
+        self.say(f"lost    {label} ({took}): {why}; it is handed in again")
+
     def overall(self) -> str:
         """Return how many runs have ended, and the estimated rest."""
         left = self.seconds_left() if self.seconds_left else 0.0
@@ -161,6 +172,17 @@ class RichProgress(PlainProgress):
             completed=message.get("step", 0),
             info=describe_message(message),
         )
+        self._refresh()
+
+    def give_back(self, key: str, why: str) -> None:
+        """Remove the line of a run whose worker is gone.
+
+        Args:
+            key: the run.
+            why: what is known of it.
+        """
+        self._bars.remove_task(self._tasks.pop(key))
+        super().give_back(key, why)
         self._refresh()
 
     def finish(self, key: str, outcome: str) -> None:

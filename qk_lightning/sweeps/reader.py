@@ -17,6 +17,7 @@ from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
 from qk_lightning.config.paths import find_preset, list_suites, preset_roots
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
+from qk_lightning.sweeps.room import executor_problems
 
 GOALS = ("min", "max")
 LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
@@ -109,9 +110,13 @@ class _Checker:
         for key, check in (("seeds", self._seeds), ("metrics", self._metrics)):
             if key in values:
                 given[key] = check(values[key])
-        for key in ("slots", "threads"):
+        for key, least in {"slots": 1, "threads": 1, "gpus": 0, "cores": 1}.items():
             if key in values:
-                given[key] = self._count(key, values[key])
+                given[key] = self._count(key, values[key], least)
+        given.setdefault("threads", given.get("cores", 1))
+        if "executor" in values:
+            given["executor"] = values["executor"]
+            self.problems += executor_problems(values["executor"])
         if self.problems:
             found = [*self.problems, *_of_the_members(values.get("preset"), given)]
             raise ConfigError(list({str(problem): problem for problem in found}.values()))
@@ -213,9 +218,9 @@ class _Checker:
         elif first != "eval" and key not in LOSSES and get_close_matches(key, LOSSES, cutoff=0.8):
             self._add(f"metrics.{key}", goal, "a metric", did_you_mean(key, LOSSES))
 
-    def _count(self, key: str, value: Any) -> int:
-        if type(value) is not int or value < 1:
-            self._add(key, value, "a whole number of 1 or more", f"write `{key}: 1`")
+    def _count(self, key: str, value: Any, least: int) -> int:
+        if type(value) is not int or value < least:
+            self._add(key, value, f"a whole number of {least} or more", f"write `{key}: 1`")
             return 1
         return value
 

@@ -14,7 +14,9 @@ from typing import Any
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome
+from qk_lightning.sweeps.engine import AS_THE_FILE_SAYS, RunOptions, engine_of, local_pool
+from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome, begin
+from qk_lightning.sweeps.failures import mark_failed
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import PlannedRun, makespan
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
@@ -23,6 +25,8 @@ from qk_lightning.sweeps.preflight import CHECK, texts_to_check
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
+from qk_lightning.sweeps.reproduce import sweep_command
+from qk_lightning.sweeps.room import check_room, needs_of, room_of
 from qk_lightning.sweeps.worker import Job
 from qk_lightning.tracking.mlflow_missed import count_missed
 from qk_lightning.tracking.mlflow_runs import is_logged
@@ -62,6 +66,7 @@ class SweepResult:
         """Say how it went: the table, failures, where report and store are."""
         lines = [self.result["summary"] or "no finished run has one of the sweep's metrics yet", ""]
         lines += describe_failures(self.plan, self.outcome)
+        lines += describe_again(self.plan, self.outcome)
         if self.outcome.interrupted:
             lines.append("stopped; finished runs are kept, and the same command goes on from here")
         lines += [f"not in MLflow: {self.tracking_error}"] if self.tracking_error else []
@@ -82,6 +87,7 @@ def run_sweep(
     write: Callable[[str], None] = print,
     target: str = RUN_STAGE,
     preload: str = PRELOAD,
+    options: RunOptions = AS_THE_FILE_SAYS,
 ) -> SweepResult:
     """Run a sweep: print its plan, train what is not done, write the report, print the table.
 
@@ -94,6 +100,7 @@ def run_sweep(
         write: prints the plan and the result.
         target: "module:function" that trains a run folder.
         preload: module that the fork server imports before its first member.
+        options: what is tried again, when a sweep gives up, and what trains its runs.
 
     Returns:
         The result; `exit_status` is what a command line returns.
@@ -103,6 +110,7 @@ def run_sweep(
             outside the sweep needs one that would be trained again.
     """
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, overrides)
+    plan = with_options(plan, options)
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)
@@ -110,12 +118,14 @@ def run_sweep(
     doomed: list[PlannedRun] = []
     if redo:
         plan, doomed = redo_sweep(plan)
+    check_room(plan.file, plan.to_start)
     write("\n".join([plan.describe(), *describe_redo(doomed)]))
     if plan.file.path is not None:
         write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))
     tracked = _experiments(plan)
-    with Pool(plan.file.slots, plan.file.threads, preload) as pool:
-        outcome = _train(plan, doomed, pool, plain, target, tracked)
+    room = room_of(plan.file, plan.to_start)
+    with local_pool(plan.file, room, preload) as pool:
+        outcome = _train(plan, doomed, pool, plain, target, tracked, options.fail_fast)
         result = write_report(plan, describe_failures(plan, outcome))
         is_whole = tracked and not outcome.interrupted
         tracking_error = _log(pool, plan, result["inputs"]) if is_whole else ""
@@ -123,6 +133,20 @@ def run_sweep(
     done = SweepResult(plan, outcome, plan.folder / REPORT_FILE, result, uri, tracking_error)
     write(done.describe())
     return done
+
+
+def with_options(plan: SweepPlan, options: RunOptions) -> SweepPlan:
+    """Return a plan as a command's options change it.
+
+    Args:
+        plan: the sweep.
+        options: what is tried again, and what trains its runs.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
+    mark_failed(plan.graph, options.retry)
+    return replace(plan, file=options.applied_to(plan.file))
 
 
 def redo_sweep(plan: SweepPlan) -> tuple[SweepPlan, list[PlannedRun]]:
@@ -148,11 +172,12 @@ def _train(
     plain: bool | None,
     target: str,
     tracked: Sequence[str],
+    fail_fast: int,
 ) -> Outcome:
-    left = plan.to_run
+    left, room = plan.to_start, room_of(plan.file, plan.to_start)
     if not left:
-        return Outcome()
-    show = make_progress(len(left), lambda: makespan(plan.graph, plan.file.slots), plain)
+        return begin(plan.graph)
+    show = make_progress(len(left), lambda: makespan(plan.graph, plan.slots), plain)
     with show as progress:
         # Members that made the store together would crash.
         progress.say("loading the libraries, once for all runs")
@@ -166,8 +191,12 @@ def _train(
             for run in doomed:
                 run.done = run.folder.is_done
             return Outcome(interrupted=True)
-        forget(doomed)
-        return Executor(plan.graph, progress, target).run(pool)
+        needs = needs_of(plan.file, room)
+        executor = Executor(plan.graph, progress, target, needs, fail_fast)
+        asked = {needs(run) for run in left}
+        with engine_of(plan.file, room, pool, plan.folder, asked) as engine:
+            forget(doomed)
+            return executor.run(engine)
 
 
 def _check(pool: Pool, plan: SweepPlan) -> None:
@@ -176,7 +205,7 @@ def _check(pool: Pool, plan: SweepPlan) -> None:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    texts = texts_to_check(as_new(plan.to_run))
+    texts = texts_to_check(as_new(plan.to_start))
     if problems := _call(pool, Job("checking the members", CHECK, (texts,), plan.folder)):
         raise ConfigError(problems)
 
@@ -228,11 +257,28 @@ def describe_failures(plan: SweepPlan, outcome: Outcome) -> list[str]:
         outcome: how its runs ended.
     """
     lines = []
-    for identity, error in outcome.failed.items():
-        run = plan.graph[identity]
-        lines.append(f"failed: {run.label}: {error}; traceback and log in {run.folder.path}")
+    for identity, error in {**outcome.left, **outcome.failed}.items():
+        run, when = plan.graph[identity], " before" * (identity in outcome.left)
+        lines.append(f"failed{when}: {run.label}: {error}; traceback and log in {run.folder.path}")
         skipped = [plan.graph[item].label for item, cause in outcome.skipped.items()
                    if cause == identity]  # fmt: skip
         if skipped:
             lines.append(f"skipped for it: {', '.join(skipped)}")
     return lines
+
+
+def describe_again(plan: SweepPlan, outcome: Outcome) -> list[str]:
+    """Say why runs were not started, what was stopped from outside, and how to try failures again.
+
+    Args:
+        plan: the sweep.
+        outcome: how its runs ended.
+    """
+    stopped = [f"stopped: {plan.graph[identity].label}: {why}; the same command goes on with it"
+               for identity, why in outcome.stopped.items()]  # fmt: skip
+    given_up = [f"given up: {outcome.given_up}"] if outcome.given_up else []
+    again = []
+    if outcome.failed or outcome.left:
+        command = sweep_command(plan, ["--retry", "failed"])
+        again = [f"what failed is left as it is until it is asked for: {command}"]
+    return [*stopped, *given_up, *again]

@@ -7,6 +7,7 @@ nothing. The process ends when the one that started it dies, however that died.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.config.stop_signals import STOP_SIGNALS, TRY_AGAIN, exit_code
+from qk_lightning.sweeps.devices import Needs
 
 if TYPE_CHECKING:
     from qk_lightning.training.callbacks import Report
@@ -42,6 +44,7 @@ class Job:
         arguments: its arguments, small and picklable.
         folder: where its output goes (`log.txt`), and its traceback if it fails (`error.txt`).
         reports: pass a `report` function as the last argument.
+        needs: GPUs and cores that it occupies.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Job:
     arguments: tuple[Any, ...]
     folder: Path
     reports: bool = False
+    needs: Needs = field(default_factory=Needs)
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,13 @@ class Surroundings:
         environment: all environment variables.
         folder: the working directory.
         threads: threads of torch and OpenMP.
+        cores: cores that it is bound to; none: those of the one that started it.
     """
 
     environment: dict[str, str]
     folder: str
     threads: int
+    cores: tuple[int, ...] = ()
 
 
 def work(job: Job, sender: connection.Connection, surroundings: Surroundings) -> None:
@@ -161,9 +167,12 @@ def _settle(job: Job, surroundings: Surroundings) -> None:
     os.environ.update(surroundings.environment)
     os.environ.update(thread_variables(surroundings.threads))
     os.chdir(surroundings.folder)
+    if surroundings.cores:
+        os.sched_setaffinity(0, surroundings.cores)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(surroundings.threads)
     _write_output_to(job.folder / LOG_FILE)
+    faulthandler.enable()  # where it was when it crashed stands in its log
 
 
 def thread_variables(threads: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qk_lightning.config import locks
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.locks import STALE_SECONDS, FolderLock, LockHeld
 
@@ -45,6 +46,44 @@ def test_a_lock_of_another_host_is_freed_when_its_heart_stops(tmp_path: Path) ->
     os.utime(file, (old, old))
     with FolderLock(tmp_path, wait=False):
         pass
+
+
+def test_hosts_whose_clocks_differ_see_the_same_heart_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".lock"
+    file.write_text(json.dumps({"host": "elsewhere", "pid": "1", "token": "t"}))
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 10 * STALE_SECONDS)
+    assert FolderLock(tmp_path).is_held
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
+
+
+def test_a_process_of_another_container_of_one_name_is_not_looked_for_here(tmp_path: Path) -> None:
+    with FolderLock(tmp_path):
+        entry = json.loads((tmp_path / ".lock").read_text())
+        entry |= {"pid": "999999999", "space": "another", "token": "t"}
+        (tmp_path / ".lock").write_text(json.dumps(entry))
+        assert FolderLock(tmp_path).is_held
+        old = time.time() - STALE_SECONDS - 1
+        os.utime(tmp_path / ".lock", (old, old))
+        assert not FolderLock(tmp_path).is_held
+
+
+def test_the_heart_beats_for_its_own_lock_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.02)
+    with FolderLock(tmp_path):
+        entry = json.loads((tmp_path / ".lock").read_text())
+        old = time.time() - STALE_SECONDS
+        os.utime(tmp_path / ".lock", (old, old))
+        deadline = time.monotonic() + 10
+        while (tmp_path / ".lock").stat().st_mtime < old + 1:
+            assert time.monotonic() < deadline
+        (tmp_path / ".lock").write_text(json.dumps(entry | {"token": "another"}))
+        os.utime(tmp_path / ".lock", (old, old))
+        time.sleep(0.2)
+        assert (tmp_path / ".lock").stat().st_mtime == pytest.approx(old, abs=1)
 
 
 def count(folder: Path, rounds: int) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest  # noqa: F401 - members import the main module, which is pytest: once for all here
@@ -72,6 +73,7 @@ def run_stage(folder, report=None) -> None:
     with (runs_root() / "calls.txt").open("a") as handle:
         handle.write(name + "\n")
     print("training", name)
+    _note_devices(name)
     _misbehave(name)
     run.write_status(state="running", step=0, max_steps=4)
     if report:
@@ -86,7 +88,18 @@ def run_stage(folder, report=None) -> None:
             json.dumps({"head": {"total": 1000 * (1 + width), "trainable": 1000}})
         )
         _draw(run.samples / "final", width)
+    with (runs_root() / "finished.txt").open("a") as handle:
+        handle.write(name + "\n")
     run.write_status(state="done", step=4, seconds=0.1, seconds_per_step=0.025)
+
+
+def _note_devices(name: str) -> None:
+    """Leave the GPUs and cores that a run saw, for those who ask with $FAKE_DEVICES."""
+    if os.environ.get("FAKE_DEVICES"):
+        gpus, cores = os.environ.get("CUDA_VISIBLE_DEVICES"), sorted(os.sched_getaffinity(0))
+        line = json.dumps([name, gpus, cores, time.monotonic()])
+        with (runs_root() / "devices.txt").open("a") as handle:
+            handle.write(line + "\n")
 
 
 def _score(run: RunFolder) -> None:
@@ -98,17 +111,40 @@ def _score(run: RunFolder) -> None:
 
 
 def _misbehave(name: str) -> None:
-    """Do what the test asked for with $FAKE_STAGE="<name>=<what>"."""
-    wanted, _, what = os.environ.get("FAKE_STAGE", "").partition("=")
-    if wanted != name:
-        return
-    if what == "raise":
-        raise ValueError("the latents are not finite")
-    if what == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "hang":
-        (runs_root() / "hanging.pid").write_text(str(os.getpid()))
-        time.sleep(600)
+    """Do what the test asked for with $FAKE_STAGE="<name, * for any>=<what>;...".
+
+    $QK_FAKE_STAGE reaches other machines too.
+    """
+    asked = os.environ.get("QK_FAKE_STAGE", os.environ.get("FAKE_STAGE", ""))
+    for entry in filter(None, asked.split(";")):
+        wanted, _, what = entry.partition("=")
+        if fnmatch(name, wanted):
+            MISDEEDS[what.partition(" ")[0]](what.partition(" ")[2])
+
+
+def _raise(text: str) -> None:
+    raise ValueError(text or "the latents are not finite")
+
+
+def _number(_: str) -> None:
+    raise ValueError(f"process {os.getpid()} at /tmp/{os.getpid()}/x: loss {time.time():.3f}")
+
+
+def _hang(_: str) -> None:
+    (runs_root() / "hanging.pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+MISDEEDS = {
+    "raise": _raise,
+    "number": _number,
+    "hang": _hang,
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "crash": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
+    "memory": lambda _: bytearray(1 << 60),
+    "sleep": lambda seconds: time.sleep(float(seconds)),
+    "stop": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+}
 
 
 def _draw(folder: Path, width: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.run_folder import RunFolder
+from qk_lightning.sweeps.engine import RunOptions
 from qk_lightning.sweeps.pool import Pool
 from qk_lightning.sweeps.run import run_sweep
 
@@ -65,7 +66,7 @@ def test_a_sweep_goes_on_after_a_member_was_killed(sweep, kill_one):
     assert len(runs) == 3
     before = {name: run.status["started"] for name, run in runs.items() if name != killed}
 
-    second = run_sweep(sweep, plain=True, write=said.append)
+    second = run_sweep(sweep, plain=True, write=said.append, options=RunOptions(retry=True))
     assert second.exit_status == 0
     assert second.outcome.trained == [runs[killed].identity]
     assert len(list_runs()) == 3

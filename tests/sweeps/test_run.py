@@ -12,6 +12,7 @@ from pathlib import Path
 import fake_stages
 import pytest
 
+from qk_lightning.sweeps.engine import RunOptions
 from qk_lightning.sweeps.execute import Executor, run_chain
 from qk_lightning.sweeps.graph import build_graph
 from qk_lightning.sweeps.pool import Event, Pool
@@ -73,7 +74,7 @@ def test_a_failed_run_takes_its_descendants_along_and_nothing_else(
 
     monkeypatch.delenv("FAKE_STAGE")
     before = len(fake_stages.calls())
-    result, _ = run(sweep_of(seeds=(0,)))
+    result, _ = run(sweep_of(seeds=(0,)), options=RunOptions(retry=True))
     assert result.exit_status == 0
     assert fake_stages.calls()[before:] == ["align 4 0", "refine 4 0"]
     assert not (folder.path / "error.txt").exists()

@@ -11,6 +11,7 @@ from qk_lightning.claims.page import compose_page
 from qk_lightning.claims.reader import parse_claim
 from qk_lightning.claims.run import judge_claims, run_claims
 from qk_lightning.sweeps import report
+from qk_lightning.sweeps.engine import RunOptions
 
 
 @pytest.fixture
@@ -109,7 +110,10 @@ def test_a_failed_run_leaves_its_claim_open_and_the_others_go_on(
 
     monkeypatch.delenv("FAKE_STAGE")
     before = len(fake_stages.calls())
-    results, status, _ = run(*claims)
+    results, status, printed = run(*claims)
+    assert (status, results[0].state) == (1, "not run (8 of 9 runs done)")
+    assert "--retry failed" in printed
+    results, status, _ = run(*claims, options=RunOptions(retry=True))
     assert (status, results[0].verdict) == (0, "supported")
     assert fake_stages.calls()[before:] == ["align 4 1"]
 
