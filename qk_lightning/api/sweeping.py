@@ -13,7 +13,7 @@ from qk_lightning.api.training import see_edits
 from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.paths import sweeps_root
-from qk_lightning.sweeps.file import SweepFile
+from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import RESULT_FILE, write_report
@@ -95,14 +95,22 @@ def sweep_text(file: SweepFile) -> str:
         "preset": file.preset,
         "overrides": list(file.overrides),
         "axes": {axis: list(options) for axis, options in file.axes.items()},
-        "controls": [{"name": row.name, "overrides": list(row.overrides)} for row in file.controls],
+        "zip": [list(group) for group in file.zipped] or None,
+        "rows": _named(file.listed) or None,
+        "controls": _named(file.controls),
         "seeds": list(file.seeds),
-        "baseline": dict(file.baseline),
+        "baseline": file.baseline or None,
+        "budget": file.budget.to_values() if file.budget else None,
         "metrics": dict(file.metrics),
         "slots": file.slots,
         "threads": file.threads,
     }
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    said = {key: value for key, value in values.items() if value is not None}
+    return OmegaConf.to_yaml(OmegaConf.create(said))
+
+
+def _named(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{"name": row.name, "overrides": list(row.overrides)} for row in rows]
 
 
 def _given(sweep: str | Path | SweepFile | Mapping[str, Any]) -> Path | SweepFile:
