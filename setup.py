@@ -49,6 +49,7 @@ setup(
         "gguf": ["gguf>=0.10"],  # language models in GGUF files; see parts/vlms/from_gguf.py
         # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
         "ui": ["gradio>=6.31"],
+        "search": ["optuna>=4.2"],  # sweeps with `search:`; see sweeps/study.py
         "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,

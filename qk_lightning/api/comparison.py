@@ -151,6 +151,9 @@ class Comparison:
         if axis not in file.axes:
             fix = did_you_mean(axis, file.axes)
             raise ConfigError(Problem("axis", axis, "an axis of the sweep", fix))
+        if file.search:
+            fix = "give `search: {trials: ...}` a larger number"
+            raise ConfigError(Problem("axis", axis, "a sweep that does not search", fix))
         if len(along := file.along(axis)) > 1:
             fix = "write the sweep anew, with a value of each"
             expected = f"an axis that advances alone ({', '.join(along)} do together)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import RESULT_FILE, write_report
 from qk_lightning.sweeps.run import SWEEP_COPY, describe_failures, run_sweep
+from qk_lightning.sweeps.space import Range
 
 
 def sweep(
@@ -94,10 +96,11 @@ def sweep_text(file: SweepFile) -> str:
         "name": file.name,
         "preset": file.preset,
         "overrides": list(file.overrides),
-        "axes": {axis: list(options) for axis, options in file.axes.items()},
+        "axes": _axes(file),
+        "search": asdict(file.search) if file.search else None,
         "zip": [list(group) for group in file.zipped] or None,
-        "rows": _named(file.listed) or None,
-        "controls": _named(file.controls),
+        "rows": _named(file.listed) if file.listed and not file.search else None,
+        "controls": _named(file.controls) or None,
         "seeds": list(file.seeds),
         "baseline": file.baseline or None,
         "budget": file.budget.to_values() if file.budget else None,
@@ -107,6 +110,13 @@ def sweep_text(file: SweepFile) -> str:
     }
     said = {key: value for key, value in values.items() if value is not None}
     return OmegaConf.to_yaml(OmegaConf.create(said))
+
+
+def _axes(file: SweepFile) -> dict[str, Any]:
+    if not file.search:
+        return {axis: list(options) for axis, options in file.axes.items()}
+    return {key: of.to_values() if isinstance(of, Range) else list(of)
+            for key, of in file.space.items()}  # fmt: skip
 
 
 def _named(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qk_lightning.sweeps.budget_rule import Budget
+from qk_lightning.sweeps.space import Search, Space
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class SweepFile:
             rows are listed. Empty: no comparison.
         metrics: `min` or `max` by metric, in the order of the report.
         budget: what all rows spend alike, None where each has its own steps.
+        search: how rows are chosen in place of a grid; None where there is a grid or a list.
+        space: what a search chooses from by key; then `axes` has the values that were tried.
         steps: overrides by row that spend it (`budget.with_steps`), which no file names.
         slots: runs at the same time.
         threads: threads a run.
@@ -68,6 +71,8 @@ class SweepFile:
     baseline: dict[str, Any] | str = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=lambda: {"val/loss": "min"})
     budget: Budget | None = None
+    search: Search | None = None
+    space: Space = field(default_factory=dict)
     steps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     slots: int = 2
     threads: int = 1
@@ -75,13 +80,12 @@ class SweepFile:
 
     def grid(self) -> list[Row]:
         """Return the rows of the grid, the first axis slowest; or the rows that are listed."""
-        if self.listed:
+        if self.listed or self.search:
             return [self._spending(row) for row in self.listed]
         several = [_merge(values) for values in itertools.product(*self._groups())]
-        names = _short_names(self.axes)
-        rows = [_row(values, names, label_value) for values in several]
+        rows = [make_row(values) for values in several]
         if len({row.name for row in rows}) < len(rows):  # `mlp` and `{name: mlp}`
-            rows = [_row(values, names, _label_exactly) for values in several]
+            rows = [make_row(values, _label_exactly) for values in several]
         return [self._spending(row) for row in rows]
 
     def rows(self) -> list[Row]:
@@ -148,12 +152,6 @@ def _short_names(axes: dict[str, Any]) -> dict[str, str]:
             for key, word in zip(axes, last, strict=True)}  # fmt: skip
 
 
-def _row(values: dict[str, Any], names: dict[str, str], label: Callable[[str, Any], str]) -> Row:
-    shown = [label(names[key], value) for key, value in values.items()]
-    overrides = tuple(f"{key}={format_value(value)}" for key, value in values.items())
-    return Row(", ".join(shown) or "all", values, False, overrides)
-
-
 def label_value(name: str, value: Any) -> str:
     """Write an option and its value for people.
 
@@ -171,6 +169,19 @@ def label_value(name: str, value: Any) -> str:
     if "name" in value:
         return " ".join([f"{name}={format_value(value['name'])}", *words])
     return f"{name}=({' '.join(words)})"
+
+
+def make_row(values: dict[str, Any], label: Callable[[str, Any], str] = label_value) -> Row:
+    """Make a row of values.
+
+    Args:
+        values: value by axis.
+        label: writes the name of an axis and its value for people.
+    """
+    names = _short_names(values)
+    shown = [label(names[key], value) for key, value in values.items()]
+    overrides = tuple(f"{key}={format_value(value)}" for key, value in values.items())
+    return Row(", ".join(shown) or "all", values, False, overrides)
 
 
 def _label_exactly(name: str, value: Any) -> str:

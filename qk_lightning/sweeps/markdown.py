@@ -25,6 +25,7 @@ from qk_lightning.sweeps.tables import (
     other_code,
     stage_cells,
 )
+from qk_lightning.sweeps.trials import describe_search
 
 CARD_LINES = 2
 
@@ -106,6 +107,7 @@ def introduction(plan: SweepPlan) -> str:
     if base := file.describe_baseline():
         lines.append(f"- baseline: {base}")
     lines += describe_budget(plan, "- budget: ", "    - ")
+    lines += describe_search(file, "- ", "    - ")
     return "\n".join(lines)
 
 

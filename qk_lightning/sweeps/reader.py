@@ -19,6 +19,7 @@ from qk_lightning.config.paths import find_preset, list_suites, preset_roots
 from qk_lightning.sweeps.axes import as_groups, read_baseline, read_zip
 from qk_lightning.sweeps.budget_rule import read_budget
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
+from qk_lightning.sweeps.space import read_first, read_search, read_space
 
 GOALS = ("min", "max")
 LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
@@ -26,7 +27,8 @@ MAX_NAME = 200
 ROWS = "write `rows: [{name: both, overrides: [all.system.context=both]}]`"
 UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
 IN_THE_FILE = {"zipped": "zip", "listed": "rows"}  # fields that a file has by another name
-NOT_IN_THE_FILE = ("path", "steps")
+NOT_IN_THE_FILE = ("path", "space", "steps")
+NOT_BESIDE_A_SEARCH = ("zip", "rows", "controls", "budget")
 
 
 def load_sweep(sweep: str | Path) -> SweepFile:
@@ -105,28 +107,48 @@ class _Checker:
         elif isinstance(name, str) and len(name) > MAX_NAME:
             expected = f"at most {MAX_NAME} letters (a folder has this name)"
             self._add("name", name, expected, "shorten it")
-        axes = self._axes(values.get("axes"), values.get("zip"))
         given: dict[str, Any] = {
             "overrides": tuple(self._overrides("overrides", values.get("overrides"))),
-            "axes": axes,
-            "zipped": read_zip(values.get("zip"), axes, self._add),
-            "listed": tuple(self._listed(values.get("rows"), axes)),
+            **(self._rows(values) if "search" not in values else {}),
         }
-        grid = SweepFile("", "", axes=axes, zipped=given["zipped"], listed=given["listed"])
-        given["controls"] = tuple(self._controls(values.get("controls"), grid))
-        given["baseline"] = read_baseline(values.get("baseline"), grid, self._add)
-        if "budget" in values:
-            given["budget"] = read_budget(values["budget"], self._add)
         for key, check in (("seeds", self._seeds), ("metrics", self._metrics)):
             if key in values:
                 given[key] = check(values[key])
         for key in ("slots", "threads"):
             if key in values:
                 given[key] = self._count(key, values[key])
+        if "search" in values:
+            given |= self._search(values, given.get("metrics", {"val/loss": "min"}))
         if self.problems:
             found = [*self.problems, *_of_the_members(values.get("preset"), given)]
             raise ConfigError(list({str(problem): problem for problem in found}.values()))
         return SweepFile(values["name"], values["preset"], path=self.path, **given)
+
+    def _rows(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Read what the rows are made of."""
+        axes = self._axes(values.get("axes"), values.get("zip"))
+        given: dict[str, Any] = {
+            "axes": axes,
+            "zipped": read_zip(values.get("zip"), axes, self._add),
+            "listed": tuple(self._listed(values.get("rows"), axes)),
+        }
+        grid = SweepFile("", "", **given)
+        given["controls"] = tuple(self._controls(values.get("controls"), grid))
+        given["baseline"] = read_baseline(values.get("baseline"), grid, self._add)
+        if "budget" in values:
+            given["budget"] = read_budget(values["budget"], self._add)
+        return given
+
+    def _search(self, values: Mapping[str, Any], metrics: Mapping[str, str]) -> dict[str, Any]:
+        """Read what a search chooses from, and how."""
+        for key in NOT_BESIDE_A_SEARCH:
+            if key in values:
+                self._add(key, values[key], "nothing beside `search`", "take one of the two out")
+        axes = self._mapping("axes", values.get("axes"), "write `axes: {key: [1, 2]}`")
+        space = read_space(axes, self._add)
+        baseline = read_first(values.get("baseline"), space, self._add)
+        search = read_search(values["search"], metrics, self._add)
+        return {"search": search, "space": space, "baseline": baseline}
 
     def _add(self, key: str, value: Any, expected: str, fix: str) -> None:
         origin = self.path.name if self.path else ""
@@ -152,7 +174,9 @@ class _Checker:
         for key, options in self._mapping("axes", node, "write `axes: {key: [1, 2]}`").items():
             name = f"axes.{key}"
             if not isinstance(options, list) or not options:
-                self._add(name, options, "a list of values", f"write `{key}: [1, 2]`")
+                is_range = isinstance(options, dict) and "low" in options
+                fix = "add `search: {trials: 20}` for ranges" if is_range else ""
+                self._add(name, options, "a list of values", fix or f"write `{key}: [1, 2]`")
             elif _has_doubles(options) and not any(key in group for group in as_groups(zipped)):
                 self._add(name, options, "each value once", "take the double out")
             elif key.rpartition(".")[2] == "seed" and key.count(".") < 2:
@@ -248,8 +272,8 @@ def _of_the_members(preset: Any, given: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(preset, str) or not preset:
         return
     tried = [[f"{key}={format_value(value)}"]
-             for key, values in given["axes"].items() for value in values]  # fmt: skip
-    named = [*given["listed"], *given["controls"]]
+             for key, values in given.get("axes", {}).items() for value in values]  # fmt: skip
+    named = [*given.get("listed", ()), *given.get("controls", ())]
     for texts in [*tried, *([*row.overrides] for row in named)] or [[]]:
         try:
             plan_chain(preset, [*given["overrides"], *texts])

@@ -103,6 +103,10 @@ def run_sweep(
             outside the sweep needs one that would be trained again.
     """
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, overrides)
+    if plan.file.search is not None:
+        from qk_lightning.sweeps.run_search import run_search
+
+        return run_search(plan, plain, write, target, preload)
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)
