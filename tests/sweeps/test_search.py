@@ -239,18 +239,20 @@ def test_a_real_search_validates_prunes_and_reports():
     values = {
         "name": "lr",
         "preset": "tiny/stage1",
-        "overrides": ["trainer.max_steps=12", "validation.every=2"],
-        "axes": {"optimizer.lr": {"low": 1e-4, "high": 5.0, "log": True}},
-        "baseline": {"optimizer.lr": 1e-3},
+        "overrides": ["trainer.max_steps=120", "validation.every=10"],
+        "axes": {"optimizer.lr": [1e-3, 0.3], "ema.decay": {"low": 0.5, "high": 0.9}},
+        "baseline": {"optimizer.lr": 1e-3, "ema.decay": 0.9},
         "seeds": [0],
         "slots": 1,
-        "search": {"trials": 4, "sampler": "random", "pruner": "median", "startup": 1},
+        "search": {"trials": 3, "sampler": "random", "pruner": "median", "startup": 1},
     }
     result = run_sweep(parse_sweep(values), plain=True, write=lambda _: None)
     trials = read_trials(result.plan.folder)
-    assert len(trials) == 4 and trials[0].state == "complete"
-    assert {trial.state for trial in trials} <= {"complete", "pruned", "failed"}
+    states = Counter(trial.state for trial in trials)
+    assert trials[0].state == "complete" and states["pruned"] >= 1
+    pruned = [run for run in list_runs() if run.state == "pruned"]
+    assert len(pruned) == states["pruned"]
+    for run in pruned:  # as a run that was stopped: it could go on
+        assert 0 < run.last_checkpoint_step < 120 and not run.is_done
     kept = json.loads((result.plan.folder / "result.json").read_text())
-    assert kept["table"] and "trial 0: lr=0.001" in kept["summary"]
-    states = Counter(run.state for run in list_runs())
-    assert states["pruned"] == sum(trial.state == "pruned" for trial in trials)
+    assert "trial 0: lr=0.001" in kept["summary"] and result.exit_status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -201,3 +202,60 @@ def test_a_zipped_axis_is_one_line_of_a_plot(project, sweep_of, run):
     assert "width=4, sharpness=9" in printed and "better" in printed
     table = make_table(done.plan, [])
     assert write_plot(project / "plot.png", done.plan.file, table, {}) in (True, False)
+
+
+FLOPS = {
+    **BASE,
+    "preset": "tiny/stage2",
+    "axes": {"head.num_single_layers": [1, 4]},
+    "baseline": {"head.num_single_layers": 1},
+    "overrides": ["all.trainer.max_steps=40"],
+    "seeds": [0],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_equal_training_flops_are_counted_once_and_give_the_same_identities(root, capfd):
+    values = {**FLOPS, "budget": {"equal": "training_flops"}}
+    plan = plan_sweep(values)
+    assert "counting the training FLOPs of 2 configurations" in capfd.readouterr().err
+    kept = [
+        json.loads(file.read_text()) for file in (root / "runs/sweeps").glob(".step_costs/*.json")
+    ]
+    few, many = sorted(one["training_flops"] for one in kept)
+    steps = [member.chain[-1].cfg.trainer.max_steps for member in plan.members]
+    assert few < many and steps == [40, round(40 * few / many)]
+    again = plan_sweep(values)
+    assert capfd.readouterr().err == "" and set(again.graph) == set(plan.graph)
+    assert "equal training FLOPs (as many as the baseline)" in again.describe()
+    assert len(plan.graph) == 3  # stage 1 is shared
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_equal_seconds_are_measured_once_in_a_short_run_that_leaves_nothing(root, capfd):
+    values = {**FLOPS, "budget": {"equal": "seconds"}}
+    values["axes"] = {"head.num_single_layers": [1, 12]}
+    plan = plan_sweep(values)
+    assert "timing the steps of 2 configurations" in capfd.readouterr().err
+    steps = [member.chain[-1].cfg.trainer.max_steps for member in plan.members]
+    assert steps[0] == 40 and 1 <= steps[1] < 40
+    assert set(plan_sweep(values).graph) == set(plan.graph) and not capfd.readouterr().err
+    assert not [*(root / "runs").rglob("config.yaml")] and not plan.graph.keys() - {
+        run.identity for run in plan.to_run
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_steps_that_cannot_be_counted_are_refused():
+    values = {
+        **FLOPS,
+        "preset": "laptop/codec",
+        "axes": {"autoencoder.patch": [8, 16]},
+        "baseline": {"autoencoder.patch": 8},
+        "budget": {"equal": "training_flops"},
+    }
+    with pytest.raises(ConfigError, match="write `equal: samples`"):
+        plan_sweep(values)
