@@ -51,7 +51,8 @@ def with_steps(file: SweepFile, plan: Callable[[SweepFile], Sequence[Member]]) -
         ConfigError: a row has neither a baseline nor an amount, or sets its steps itself; a
             step's cost cannot be told.
     """
-    if file.budget is None:
+    budget = file.budget
+    if budget is None:
         return file
     file = replace(file, steps={})
     _check_steps(file)
@@ -59,7 +60,7 @@ def with_steps(file: SweepFile, plan: Callable[[SweepFile], Sequence[Member]]) -
     shares = _shares(file, {m.row.name: {one.stage: one for one in m.chain} for m in members})
     asked = [one for of_row in shares.values() for share in of_row
              for one in (share.plan, share.like) if one is not None]  # fmt: skip
-    costs = step_costs(asked, file.budget.equal, file.threads)
+    costs = step_costs(asked, budget.equal, file.threads)
     steps = {name: tuple(_override(share, costs) for share in of_row)
              for name, of_row in shares.items()}  # fmt: skip
     return replace(file, steps={name: texts for name, texts in steps.items() if texts})

@@ -24,6 +24,7 @@ from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.logged import metric_problems
 from qk_lightning.sweeps.override_checks import check_overrides_of
+from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.sweeps.trials import describe_search, with_trials
 from qk_lightning.tracking.provenance import describe_changes, source_changes
@@ -168,6 +169,7 @@ def plan_sweep(
         digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
         own = {"name": f"{file.name}-{digest}", "overrides": (*file.overrides, *overrides)}
         file = replace(file, **own)  # type: ignore[arg-type]
+    plan_probe(file, plan_members)
     file = with_steps(with_trials(file), plan_members)
     members = plan_members(file)
     graph = build_graph((member.label, member.chain) for member in members)

@@ -106,7 +106,7 @@ def run_sweep(
     if plan.file.search is not None:
         from qk_lightning.sweeps.run_search import run_search
 
-        return run_search(plan, plain, write, target, preload)
+        return run_search(plan, redo, plain, write, target, preload)
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)

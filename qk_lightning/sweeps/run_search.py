@@ -19,6 +19,7 @@ from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import build_graph
 from qk_lightning.sweeps.plan import SweepPlan, plan_members, plan_sweep
 from qk_lightning.sweeps.pool import Pool
+from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.progress import make_progress
 from qk_lightning.sweeps.report import REPORT_FILE, write_csv, write_report
 from qk_lightning.sweeps.run import (
@@ -31,7 +32,6 @@ from qk_lightning.sweeps.run import (
     describe_failures,
 )
 from qk_lightning.sweeps.search import Searcher
-from qk_lightning.sweeps.space import corners
 from qk_lightning.sweeps.study import Study, import_optuna
 from qk_lightning.sweeps.trials import Trial, describe_search, read_trials, row_of, write_trials
 from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
@@ -41,12 +41,18 @@ TABLE = "trials.csv"
 
 
 def run_search(
-    plan: SweepPlan, plain: bool | None, write: Callable[[str], None], target: str, preload: str
+    plan: SweepPlan,
+    redo: bool,
+    plain: bool | None,
+    write: Callable[[str], None],
+    target: str,
+    preload: str,
 ) -> SweepResult:
     """Search until the trials are done, write the report, print the table.
 
     Args:
         plan: the sweep, with the rows of finished trials.
+        redo: asked to train again what other code did, which a search cannot.
         plain: lines instead of the live display; None looks at the terminal.
         write: prints what is to be searched, and the result.
         target: "module:function" that trains a run folder.
@@ -56,11 +62,15 @@ def run_search(
         The result; its plan has the rows of all finished trials.
 
     Raises:
-        ConfigError: Optuna is not installed, another process runs the search, or something is
-            wrong at an end of a range or in a choice.
+        ConfigError: Optuna is not installed, or another process runs the search.
     """
     import_optuna()
-    probe = plan_probe(plan.file)
+    if redo:
+        fix = "give the sweep another `name:`, or `qk fit ... --redo` single runs"
+        raise ConfigError(Problem("--redo", True, "no search: its choices rest on its runs", fix))
+    members = plan_probe(plan.file, plan_members)
+    graph = build_graph((member.label, member.chain) for member in members)
+    probe = SweepPlan(plan.file, members, graph, {})
     for member in probe.members:
         for stage in member.chain:
             check_tracking(stage.cfg)
@@ -73,29 +83,6 @@ def run_search(
     except LockHeld as error:
         expected = "a search that no other process runs"
         raise ConfigError(Problem("sweep", plan.file.name, expected, str(error))) from error
-
-
-def plan_probe(file: SweepFile) -> SweepPlan:
-    """Plan the ends of a search's ranges and its choices, to find mistakes before any training.
-
-    Args:
-        file: the sweep, with its search.
-
-    Raises:
-        ConfigError: with everything that is wrong; among others losses that do not compare.
-    """
-    rows = tuple(row_of(values, n) for n, values in enumerate(corners(file.space)))
-    probe = replace(file, axes={}, listed=rows, baseline=rows[0].name, seeds=file.seeds[:1])
-    members = plan_members(probe)
-    last = members[0].chain[-1].cfg
-    assert file.search is not None
-    validation = last.get("validation")
-    if file.search.pruner != "none" and validation is not None and not validation.every:
-        fix = f"add `{last.stage}.validation.every=10` to `overrides:`, or set `pruner: none`"
-        expected = "validation while it trains, for the pruner to see"
-        raise ConfigError(Problem("validation.every", 0, expected, fix))
-    graph = build_graph((member.label, member.chain) for member in members)
-    return SweepPlan(probe, members, graph, {})
 
 
 def _search(

@@ -154,8 +154,8 @@ def _range(key: str, node: Mapping[str, Any], add: Add) -> Range | None:
             return None
     low, high, step = node.get("low"), node.get("high"), node.get("step")
     for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        number = float(value) if isinstance(value, int | float) and value is not True else math.nan
+        if not math.isfinite(number):
             add(f"{key}.{name}", value, "a number", RANGE)
             return None
     assert low is not None and high is not None

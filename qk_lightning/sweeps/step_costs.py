@@ -97,8 +97,9 @@ def _file(key: str) -> Path:
 def _read(key: str, equal: str) -> float | None:
     file = _file(key)
     found = json.loads(file.read_text()).get(equal) if file.is_file() else None
-    known = isinstance(found, int | float) and math.isfinite(found) and found > 0
-    return float(found) if known else None
+    if isinstance(found, int | float) and math.isfinite(found) and found > 0:
+        return float(found)
+    return None
 
 
 def _find_out(missing: dict[str, StagePlan], equal: str, threads: int) -> None:

@@ -61,6 +61,6 @@ def seconds_of(text: str, folder: str) -> float:
         run.create(cfg)
         run_stage(run.path)
         windows = [row["value"] for row in run.metrics() if row["metric"] == SPEED]
-        return statistics.median(windows[1:])
+        return float(statistics.median(windows[1:]))
     finally:
         shutil.rmtree(run.path, ignore_errors=True)

@@ -227,7 +227,26 @@ def test_a_search_is_written_as_the_file_that_says_the_same(tmp_path):
     assert file.space["width"].is_whole and not file.space["y"].is_whole
 
 
-def test_a_plan_says_what_is_searched_and_that_nothing_has_begun(project):
+@pytest.mark.usefixtures("tiny_presets")
+def test_the_ends_of_a_space_are_looked_at_by_the_plan():
+    values = {**VALUES, "preset": "tiny/stage1"}
+    wrong = {
+        "optimizer.lrr": {"low": 0.1, "high": 0.2},
+        "queries.num_queries": {"low": -1, "high": 2},
+    }
+    with pytest.raises(ConfigError, match="optimizer.lrr") as caught:
+        plan_sweep(parse_sweep({**values, "axes": wrong}))
+    assert len(caught.value.problems) >= 2
+    objectives = {"objective": ["flow_matching", "ddpm"]}
+    with pytest.raises(ConfigError, match="has another objective"):
+        plan_sweep(parse_sweep({**values, "axes": objectives}))
+    rates = {"optimizer.lr": {"low": 1e-4, "high": 1e-2}}
+    pruned = {"trials": 3, "pruner": "median"}
+    with pytest.raises(ConfigError, match="validation while it trains"):
+        plan_sweep(parse_sweep({**values, "axes": rates, "search": pruned}))
+
+
+def test_a_plan_says_what_is_searched_and_that_nothing_has_begun(search):
     said = plan_sweep(parse_sweep(VALUES)).describe()
     assert "search by random, 6 trials: none begun" in said
     assert "width: 0.5 to 9" in said and "sharpness: 0, 1" in said
