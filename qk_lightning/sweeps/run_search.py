@@ -15,7 +15,6 @@ from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import FolderLock, LockHeld
 from qk_lightning.sweeps.execute import RUN_STAGE, Outcome
-from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import build_graph
 from qk_lightning.sweeps.plan import SweepPlan, plan_members, plan_sweep
 from qk_lightning.sweeps.pool import Pool
@@ -33,7 +32,7 @@ from qk_lightning.sweeps.run import (
 )
 from qk_lightning.sweeps.search import Searcher
 from qk_lightning.sweeps.study import Study, import_optuna
-from qk_lightning.sweeps.trials import Trial, describe_search, read_trials, row_of, write_trials
+from qk_lightning.sweeps.trials import Trial, describe_search, read_trials, write_trials
 from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
 
 FOLDER = "search"  # in the sweep's folder: the study, and the lock on it
