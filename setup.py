@@ -51,6 +51,7 @@ setup(
         "ui": ["gradio>=6.31"],
         "ray": ["ray>=2.9"],  # qk sweep --executor ray
         "submitit": ["submitit>=1.5"],  # qk sweep --executor submitit: SLURM
+        "search": ["optuna>=4.2"],  # sweeps with `search:`; see sweeps/study.py
         "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qk_lightning.api.looking import dry_run as dry_run
     from qk_lightning.api.looking import explain as explain
     from qk_lightning.api.looking import show_world as show_world
+    from qk_lightning.api.pictures import picture_grid as picture_grid
     from qk_lightning.api.runs import Run as Run
     from qk_lightning.api.runs import load_run as load_run
     from qk_lightning.api.scoring import evaluate as evaluate
@@ -39,6 +40,7 @@ _EXPORTS = {
     "dry_run": "qk_lightning.api.looking",
     "explain": "qk_lightning.api.looking",
     "show_world": "qk_lightning.api.looking",
+    "picture_grid": "qk_lightning.api.pictures",
     "Run": "qk_lightning.api.runs",
     "load_run": "qk_lightning.api.runs",
     "evaluate": "qk_lightning.api.scoring",

@@ -14,7 +14,9 @@ EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_first_ablation", "02_swap_a_part"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_first_ablation", "02_swap_a_part", "03_read_a_sweep", "04_kontext_tokens",
+    ]  # fmt: skip
 
 
 @EACH
@@ -77,12 +79,32 @@ def test_a_notebook_runs(path: Path, surroundings: Path) -> None:
     tables = "".join(outputs(notebook, "text/html"))
     printed = "".join(outputs(notebook, "stdout"))
     assert os.fspath(surroundings) in printed  # where the report is
-    if path.stem.startswith("01"):
-        assert "num_queries=2" in tables and "1 seed" in tables
-        assert len(outputs(notebook, "image/png")) == 5
-        assert printed.count("done    stage") == 9  # six runs, then the three of the new row
-    else:
-        assert "gated:Gated" in tables and "±" in tables
-        assert "difference to the baseline" in tables
-        assert outputs(notebook, "image/png")
-        assert printed.count("done    stage1") == 6
+    CHECKS[path.stem[:2]](notebook, tables, printed)
+
+
+def _first_ablation(notebook: nbformat.NotebookNode, tables: str, printed: str) -> None:
+    assert "num_queries=2" in tables and "1 seed" in tables
+    assert len(outputs(notebook, "image/png")) == 5
+    assert printed.count("done    stage") == 9  # six runs, then the three of the new row
+
+
+def _swap_a_part(notebook: nbformat.NotebookNode, tables: str, printed: str) -> None:
+    assert "gated:Gated" in tables and "±" in tables
+    assert "difference to the baseline" in tables
+    assert outputs(notebook, "image/png")
+    assert printed.count("done    stage1") == 6
+
+
+def _read_a_sweep(notebook: nbformat.NotebookNode, tables: str, printed: str) -> None:
+    assert "num_queries=4" in tables and "training_flops" in tables
+    assert tables.count("FINISHED") >= 6  # of MLflow
+    assert len(outputs(notebook, "image/png")) == 3
+
+
+def _kontext_tokens(notebook: nbformat.NotebookNode, tables: str, printed: str) -> None:
+    assert tables.count("black hair") == 4 and "kontext swapped" in tables
+    assert len(outputs(notebook, "image/png")) == 4
+    assert printed.count("done    stage1") == 1
+
+
+CHECKS = {"01": _first_ablation, "02": _swap_a_part, "03": _read_a_sweep, "04": _kontext_tokens}

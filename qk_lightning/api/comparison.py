@@ -145,12 +145,19 @@ class Comparison:
             name: the new sweep's name; None makes one from the values.
 
         Raises:
-            ConfigError: the sweep has no such axis.
+            ConfigError: the sweep has no such axis, or it advances together with another.
         """
         file = self.plan.file
         if axis not in file.axes:
             fix = did_you_mean(axis, file.axes)
             raise ConfigError(Problem("axis", axis, "an axis of the sweep", fix))
+        if file.search:
+            fix = "give `search: {trials: ...}` a larger number"
+            raise ConfigError(Problem("axis", axis, "a sweep that does not search", fix))
+        if len(along := file.along(axis)) > 1:
+            fix = "write the sweep anew, with a value of each"
+            expected = f"an axis that advances alone ({', '.join(along)} do together)"
+            raise ConfigError(Problem("axis", axis, expected, fix))
         new = [value for value in values if value not in file.axes[axis]]
         words = "_".join(re.sub(r"\W+", "_", format_value(value)) for value in new)
         own = name or (f"{file.name}_{words}" if new else file.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.engine import RunOptions
-from qk_lightning.sweeps.file import SweepFile
+from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import RESULT_FILE, write_report
 from qk_lightning.sweeps.run import SWEEP_COPY, describe_failures, run_sweep
+from qk_lightning.sweeps.space import Range
 
 
 def sweep(
@@ -97,17 +99,34 @@ def sweep_text(file: SweepFile) -> str:
         "name": file.name,
         "preset": file.preset,
         "overrides": list(file.overrides),
-        "axes": {axis: list(options) for axis, options in file.axes.items()},
-        "controls": [{"name": row.name, "overrides": list(row.overrides)} for row in file.controls],
+        "axes": _axes(file),
+        "search": asdict(file.search) if file.search else None,
+        "zip": [list(group) for group in file.zipped] or None,
+        "rows": _named(file.listed) if file.listed and not file.search else None,
+        "controls": _named(file.controls) or None,
         "seeds": list(file.seeds),
-        "baseline": dict(file.baseline),
+        "baseline": file.baseline or None,
+        "budget": file.budget.to_values() if file.budget else None,
         "metrics": dict(file.metrics),
+        "slots": file.slots or None,
         "threads": file.threads,
+        "gpus": file.gpus,
+        "cores": file.cores or None,
+        "executor": file.executor or None,
     }
-    rest = {"slots": file.slots or None, "gpus": file.gpus, "cores": file.cores or None,
-            "executor": file.executor or None}  # fmt: skip
-    values |= {key: value for key, value in rest.items() if value is not None}
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    said = {key: value for key, value in values.items() if value is not None}
+    return OmegaConf.to_yaml(OmegaConf.create(said))
+
+
+def _axes(file: SweepFile) -> dict[str, Any]:
+    if not file.search:
+        return {axis: list(options) for axis, options in file.axes.items()}
+    return {key: of.to_values() if isinstance(of, Range) else list(of)
+            for key, of in file.space.items()}  # fmt: skip
+
+
+def _named(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{"name": row.name, "overrides": list(row.overrides)} for row in rows]
 
 
 def _given(sweep: str | Path | SweepFile | Mapping[str, Any]) -> Path | SweepFile:

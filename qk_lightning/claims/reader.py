@@ -184,6 +184,12 @@ class _Checker:
                 key = "sweep" if isinstance(node, str) else f"sweep.{problem.key}"
                 self._add(key, problem.value, problem.expected, problem.fix)
             return None
+        if sweep.budget is not None:
+            fix = "give the arms their steps by overrides"
+            self._add("sweep.budget", sweep.budget.to_values(), "no budget in a claim", fix)
+        if sweep.search is not None:
+            fix = "list the arms in `axes:`, `rows:` or `controls:`"
+            self._add("sweep.search", None, "no search in a claim", fix)
         if len(sweep.seeds) < MIN_SEEDS:
             expected = f"{MIN_SEEDS} seeds or more, for an interval over them"
             self._add("sweep.seeds", list(sweep.seeds), expected, "write `seeds: [0, 1, 2]`")

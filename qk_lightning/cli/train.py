@@ -28,8 +28,9 @@ from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.launch import follow
 from qk_lightning.sweeps.page import PAGE_FILE
-from qk_lightning.sweeps.plan import format_seconds, plan_sweep
+from qk_lightning.sweeps.plan import format_seconds, plan_members, plan_sweep
 from qk_lightning.sweeps.preflight import check
+from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
 from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep, with_options
@@ -196,7 +197,8 @@ def sweep(options: argparse.Namespace) -> int:
             plan, doomed = redo_sweep(plan)
         print("\n".join([plan.describe(), *describe_redo(doomed)]))
         if options.check:
-            return _check_only([run.plan for run in plan.to_start])
+            probe = [stage for m in plan_probe(plan.file, plan_members) for stage in m.chain]
+            return _check_only(probe or [run.plan for run in plan.to_start])
         print(UNCHECKED)
         return 0
     check_folder("runs", runs_root())

@@ -6,5 +6,6 @@
 from qk_lightning.pipeline.drawing import check_sampling
 from qk_lightning.pipeline.query_kontext import QueryKontextPipeline
 from qk_lightning.pipeline.requests import Picture
+from qk_lightning.pipeline.tokens import Tokens
 
-__all__ = ["Picture", "QueryKontextPipeline", "check_sampling"]
+__all__ = ["Picture", "QueryKontextPipeline", "Tokens", "check_sampling"]

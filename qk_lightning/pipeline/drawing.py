@@ -45,7 +45,7 @@ def draw_requests(
         [3, H, W] in [-1, 1], or latents [C, h, w], `noise.num_images` for each request in turn.
     """
     groups = list(groups_of(requests))
-    batches = [_batch([requests[place] for place in of], noise.num_images) for of in groups]
+    batches = [batch_of([requests[place] for place in of], noise.num_images) for of in groups]
     shapes = {
         place: system.latent_shape(batch)
         for places, batch in zip(groups, batches, strict=True)
@@ -67,8 +67,16 @@ def draw_requests(
     return [image for place in range(len(requests)) for image in found[place]]
 
 
-def _batch(requests: Sequence[Request], num_images: int) -> Batch:
-    """Stack requests of one layout, each `num_images` times."""
+def batch_of(requests: Sequence[Request], num_images: int = 1) -> Batch:
+    """Stack requests of one layout.
+
+    Args:
+        requests: the requests.
+        num_images: how many pictures are drawn of each.
+
+    Returns:
+        A batch with each of them so many times.
+    """
     first = requests[0]
     count = len(requests) * num_images
     size = (first.height, first.width)

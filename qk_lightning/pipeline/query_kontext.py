@@ -27,10 +27,11 @@ from qk_lightning.config.exported_folder import ExportedFolder
 from qk_lightning.config.find_runs import find_run
 from qk_lightning.config.paths import user_path
 from qk_lightning.config.run_folder import RunFolder
-from qk_lightning.pipeline.drawing import STEPS, draw_requests, sampling
+from qk_lightning.pipeline.drawing import STEPS, batch_of, draw_requests, sampling
 from qk_lightning.pipeline.noise import Generators, Noise
 from qk_lightning.pipeline.outputs import Output, OutputType, as_output, check_output_type
 from qk_lightning.pipeline.requests import Picture, Size, check_requests, make_requests
+from qk_lightning.pipeline.tokens import Tokens, draw_tokens, read_tokens
 from qk_lightning.systems.base import build_system
 from qk_lightning.systems.query_kontext import QueryKontext
 
@@ -223,6 +224,54 @@ class QueryKontextPipeline:
             is_latent = output_type == "latent"
             drawn = draw_requests(self.system, requests, noise, is_latent, self._bar)
         return as_output(drawn, output_type)
+
+    @torch.no_grad()
+    def read(
+        self,
+        prompt: str | Sequence[str],
+        sources: Sequence[Picture] = (),
+        references: Sequence[Picture] = (),
+    ) -> Tokens:
+        """Read prompts without drawing: what the connector would carry to the head.
+
+        Args:
+            prompt: the caption or instruction, or a list of them.
+            sources: pictures whose pixels are kept, for every prompt.
+            references: pictures whose identity is kept, for every prompt.
+
+        Returns:
+            The tokens, to look at, to change and to `draw`.
+
+        Raises:
+            ConfigError: a picture cannot be read, or the system cannot have such roles.
+        """
+        requests = make_requests(prompt, sources, references, (), None, None, None, self.size)
+        check_requests(self.system, requests)
+        return read_tokens(self.system, batch_of(requests).to(self.device))
+
+    @torch.no_grad()
+    def draw(
+        self, tokens: Tokens, *, seed: int = 0, output_type: OutputType = "pil", **numbers: Any
+    ) -> Output:
+        """Draw from tokens that were read, as they are or changed.
+
+        Args:
+            tokens: of `read`, or of its methods.
+            seed: of the noise, the same for each prompt.
+            output_type: as when it is called with a prompt.
+            **numbers: `num_inference_steps` and scales of guidance; None = the run's own.
+
+        Returns:
+            A picture for each prompt; from tokens as they were read, the one that the prompt
+            itself gives.
+
+        Raises:
+            ConfigError: a number is out of range.
+        """
+        check_output_type(output_type)
+        with sampling(self.system, **numbers):
+            drawn = draw_tokens(self.system, tokens, Noise(1, seed), output_type == "latent")
+        return as_output(list(drawn), output_type)
 
 
 def check_device(device: str | torch.device) -> None:

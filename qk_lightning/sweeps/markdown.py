@@ -12,6 +12,7 @@ from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.paths import BUILTIN, resolve_path
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order
 from qk_lightning.evaluation.markdown_table import to_markdown
+from qk_lightning.sweeps.budget import describe_budget
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
@@ -24,6 +25,7 @@ from qk_lightning.sweeps.tables import (
     other_code,
     stage_cells,
 )
+from qk_lightning.sweeps.trials import describe_search
 
 CARD_LINES = 2
 
@@ -82,11 +84,16 @@ def introduction(plan: SweepPlan) -> str:
     """
     file, done = plan.file, sum(run.done for run in plan.graph.values())
     axes = [
-        f"`{axis}` in {', '.join(format_value(option) for option in options)}"
-        for axis, options in file.axes.items()
+        " with ".join(
+            f"`{axis}` in {', '.join(format_value(option) for option in file.axes[axis])}"
+            for axis in file.along(first)
+        )
+        for first in file.axes
+        if first == next(axis for axis in file.axes if axis in file.along(first))
     ]
+    varied = " x ".join(axes) or ("rows by name" if file.listed else "no axis")
     lines = [
-        f"- preset `{file.preset}` and its ancestors, {' x '.join(axes) or 'no axis'}",
+        f"- preset `{file.preset}` and its ancestors, {varied}",
         f"- seeds {', '.join(str(seed) for seed in file.seeds)}",
         f"- {done} of {len(plan.graph)} runs are done",
     ]
@@ -95,9 +102,12 @@ def introduction(plan: SweepPlan) -> str:
     for control in file.controls:
         overrides = ", ".join(f"`{text}`" for text in control.overrides)
         lines.append(f"- control `{control.name}`, beside the grid: {overrides or 'no overrides'}")
-    if file.baseline:
-        base = ", ".join(f"`{key}={format_value(value)}`" for key, value in file.baseline.items())
+    for row in file.listed:
+        lines.append(f"- row `{row.name}`: {', '.join(f'`{text}`' for text in row.overrides)}")
+    if base := file.describe_baseline():
         lines.append(f"- baseline: {base}")
+    lines += describe_budget(plan, "- budget: ", "    - ")
+    lines += describe_search(file, "- ", "    - ")
     return "\n".join(lines)
 
 

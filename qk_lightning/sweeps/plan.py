@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,19 @@ from qk_lightning.config.arguments import check_overrides
 from qk_lightning.config.chain import StagePlan, plan_chain
 from qk_lightning.config.compose import composing_once
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.layers import full_key
 from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.budget import describe_budget, with_steps
 from qk_lightning.sweeps.columns import in_columns
 from qk_lightning.sweeps.comparable import loss_problems
 from qk_lightning.sweeps.failures import describe_begun, describe_left, mark_failed
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, left_alone, makespan
+from qk_lightning.sweeps.logged import metric_problems
+from qk_lightning.sweeps.override_checks import check_overrides_of
+from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.sweeps.room import describe_room, room_of
+from qk_lightning.sweeps.trials import describe_search, with_trials
 from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 
@@ -105,6 +108,8 @@ class SweepPlan:
             "",
             *in_columns([["", *self.stages], *(self._row_cells(row) for row in file.rows())]),
             "",
+            *describe_search(file, indent="  "),
+            *describe_budget(self, "budget: ", "  "),
             *self._notes(),
         ]
         return "\n".join(lines)
@@ -179,6 +184,8 @@ def plan_sweep(
         digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
         own = {"name": f"{file.name}-{digest}", "overrides": (*file.overrides, *overrides)}
         file = replace(file, **own)  # type: ignore[arg-type]
+    plan_probe(file, plan_members)
+    file = with_steps(with_trials(file), plan_members)
     members = plan_members(file)
     graph = build_graph((member.label, member.chain) for member in members)
     mark_failed(graph)
@@ -198,7 +205,7 @@ def plan_members(file: SweepFile, rows: Collection[str] | None = None) -> tuple[
     Raises:
         ConfigError: with everything that is wrong in a member.
     """
-    _check_overrides(file)
+    check_overrides_of(file)
     members, problems = [], {}
     with composing_once():
         for row, seed in itertools.product(file.rows(), file.seeds):
@@ -213,7 +220,7 @@ def plan_members(file: SweepFile, rows: Collection[str] | None = None) -> tuple[
         raise ConfigError(list(problems.values()))
     _check_rows(file, members)
     first = {member.row.name: member.chain for member in reversed(members)}
-    if refused := loss_problems(file, first):
+    if refused := [*loss_problems(file, first), *metric_problems(file, first)]:
         raise ConfigError(refused)
     return tuple(members)
 
@@ -229,27 +236,6 @@ def find_changes(graph: Graph) -> dict[str, list[str]]:
         for identity, run in graph.items()
         if run.done and (files := source_changes(run.folder))
     }
-
-
-def _check_overrides(file: SweepFile) -> None:
-    """Refuse overrides that the axes or the seeds, which come after them, would undo.
-
-    Raises:
-        ConfigError: with all of them.
-    """
-    axes = {full_key(axis.removeprefix("all.")): axis for axis in file.axes}
-    problems = []
-    for text in (*file.overrides, *(text for row in file.controls for text in row.overrides)):
-        key = text.partition("=")[0].strip()
-        if re.fullmatch(r"(\w+\.)?seed", key):
-            problems.append(Problem("override", text, "no seed", "change `seeds:` of the sweep"))
-    for text in file.overrides:
-        key = full_key(text.partition("=")[0].strip().removeprefix("all."))
-        if key in axes:
-            fix = f"change `axes:` of the sweep, or take {axes[key]} out of them"
-            problems.append(Problem("override", text, "no key that is an axis", fix))
-    if problems:
-        raise ConfigError(problems)
 
 
 def _check_rows(file: SweepFile, members: Sequence[Member]) -> None:

@@ -81,13 +81,14 @@ def draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: s
         table: the rows.
         metric: the metric.
     """
-    axis, options = next(iter(file.axes.items()))
+    axis, values = next(iter(file.axes.items()))
+    options = [value for n, value in enumerate(values) if value not in values[:n]]
     places = _places(options)
     span = max(places) - min(places) or 1.0
     lines: dict[str, list[TableRow]] = {}
     for row in table:
         if row.metrics.get(metric) is not None:
-            lines.setdefault(_line_name(row, axis), []).append(row)
+            lines.setdefault(_line_name(row, file.along(axis)), []).append(row)
     stages = list(dict.fromkeys(row.stage for row in table))
     for index, (name, rows) in enumerate(lines.items()):
         colour = f"C{stages.index(rows[0].stage) % 10}"
@@ -109,13 +110,13 @@ def draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: s
     panel.grid(alpha=0.25)
 
 
-def _line_name(row: TableRow, axis: str) -> str:
+def _line_name(row: TableRow, along: Sequence[str]) -> str:
     if row.control:
         return f"{row.stage}, {row.row} (control)"
     others = [
         label_value(key.rsplit(".", 1)[-1], value)
         for key, value in row.values.items()
-        if key != axis
+        if key not in along
     ]
     return ", ".join([row.stage, *others])
 

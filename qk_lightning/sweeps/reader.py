@@ -16,13 +16,20 @@ from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
 from qk_lightning.config.paths import find_preset, list_suites, preset_roots
+from qk_lightning.sweeps.axes import as_groups, read_baseline, read_zip
+from qk_lightning.sweeps.budget_rule import read_budget
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
 from qk_lightning.sweeps.room import executor_problems
+from qk_lightning.sweeps.space import read_first, read_search, read_space
 
 GOALS = ("min", "max")
 LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
 MAX_NAME = 200
+ROWS = "write `rows: [{name: both, overrides: [all.system.context=both]}]`"
 UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
+IN_THE_FILE = {"zipped": "zip", "listed": "rows"}  # fields that a file has by another name
+NOT_IN_THE_FILE = ("path", "space", "steps")
+NOT_BESIDE_A_SEARCH = ("zip", "rows", "controls", "budget")
 
 
 def load_sweep(sweep: str | Path) -> SweepFile:
@@ -85,7 +92,8 @@ class _Checker:
 
     def check(self, values: Mapping[str, Any]) -> SweepFile:
         """Return the sweep, or raise a ConfigError with everything that is wrong."""
-        known = [item.name for item in fields(SweepFile) if item.name != "path"]
+        known = [IN_THE_FILE.get(item.name, item.name) for item in fields(SweepFile)
+                 if item.name not in NOT_IN_THE_FILE]  # fmt: skip
         for key in values:
             if key not in known:
                 self._add(key, values[key], "a key of a sweep file", did_you_mean(key, known))
@@ -100,12 +108,9 @@ class _Checker:
         elif isinstance(name, str) and len(name) > MAX_NAME:
             expected = f"at most {MAX_NAME} letters (a folder has this name)"
             self._add("name", name, expected, "shorten it")
-        axes = self._axes(values.get("axes"))
         given: dict[str, Any] = {
             "overrides": tuple(self._overrides("overrides", values.get("overrides"))),
-            "axes": axes,
-            "controls": tuple(self._controls(values.get("controls"), axes)),
-            "baseline": self._baseline(values.get("baseline"), axes),
+            **(self._rows(values) if "search" not in values else {}),
         }
         for key, check in (("seeds", self._seeds), ("metrics", self._metrics)):
             if key in values:
@@ -117,10 +122,38 @@ class _Checker:
         if "executor" in values:
             given["executor"] = values["executor"]
             self.problems += executor_problems(values["executor"])
+        if "search" in values:
+            given |= self._search(values, given.get("metrics", {"val/loss": "min"}))
         if self.problems:
             found = [*self.problems, *_of_the_members(values.get("preset"), given)]
             raise ConfigError(list({str(problem): problem for problem in found}.values()))
         return SweepFile(values["name"], values["preset"], path=self.path, **given)
+
+    def _rows(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Read what the rows are made of."""
+        axes = self._axes(values.get("axes"), values.get("zip"))
+        given: dict[str, Any] = {
+            "axes": axes,
+            "zipped": read_zip(values.get("zip"), axes, self._add),
+            "listed": tuple(self._listed(values.get("rows"), axes)),
+        }
+        grid = SweepFile("", "", **given)
+        given["controls"] = tuple(self._controls(values.get("controls"), grid))
+        given["baseline"] = read_baseline(values.get("baseline"), grid, self._add)
+        if "budget" in values:
+            given["budget"] = read_budget(values["budget"], self._add)
+        return given
+
+    def _search(self, values: Mapping[str, Any], metrics: Mapping[str, str]) -> dict[str, Any]:
+        """Read what a search chooses from, and how."""
+        for key in NOT_BESIDE_A_SEARCH:
+            if key in values:
+                self._add(key, values[key], "nothing beside `search`", "take one of the two out")
+        axes = self._mapping("axes", values.get("axes"), "write `axes: {key: [1, 2]}`")
+        space = read_space(axes, self._add)
+        baseline = read_first(values.get("baseline"), space, self._add)
+        search = read_search(values["search"], metrics, self._add)
+        return {"search": search, "space": space, "baseline": baseline}
 
     def _add(self, key: str, value: Any, expected: str, fix: str) -> None:
         origin = self.path.name if self.path else ""
@@ -141,13 +174,15 @@ class _Checker:
             return []
         return texts
 
-    def _axes(self, node: Any) -> dict[str, tuple[Any, ...]]:
+    def _axes(self, node: Any, zipped: Any) -> dict[str, tuple[Any, ...]]:
         axes = {}
         for key, options in self._mapping("axes", node, "write `axes: {key: [1, 2]}`").items():
             name = f"axes.{key}"
             if not isinstance(options, list) or not options:
-                self._add(name, options, "a list of values", f"write `{key}: [1, 2]`")
-            elif len({format_value(option) for option in options}) < len(options):
+                is_range = isinstance(options, dict) and "low" in options
+                fix = "add `search: {trials: 20}` for ranges" if is_range else ""
+                self._add(name, options, "a list of values", fix or f"write `{key}: [1, 2]`")
+            elif _has_doubles(options) and not any(key in group for group in as_groups(zipped)):
                 self._add(name, options, "each value once", "take the double out")
             elif key.rpartition(".")[2] == "seed" and key.count(".") < 2:
                 fix = f"write `seeds: {options}` in its place"
@@ -156,38 +191,46 @@ class _Checker:
                 axes[key] = tuple(options)
         return axes
 
-    def _controls(self, node: Any, axes: Mapping[str, Any]) -> list[Row]:
+    def _listed(self, node: Any, axes: Mapping[str, Any]) -> list[Row]:
+        if node is None:
+            return []
+        if axes:
+            fix = "take one of the two out, or make the rows controls, which stand beside a grid"
+            self._add("rows", None, "rows or axes", fix)
+        rows = self._named_rows("rows", node, {}, control=False)
+        if not rows:
+            self._add("rows", node, "a list of one or more", ROWS)
+        return rows
+
+    def _controls(self, node: Any, grid: SweepFile) -> list[Row]:
+        rows = self._named_rows("controls", [] if node is None else node, grid.axes, control=True)
+        taken = {row.name for row in grid.grid()}.intersection(row.name for row in rows)
+        for name in sorted(taken):
+            self._add("controls", name, "a name that no row of the grid has", "rename the control")
+        return rows
+
+    def _named_rows(
+        self, where: str, entries: Any, axes: Mapping[str, Any], control: bool
+    ) -> list[Row]:
+        """Read rows that have a name and overrides."""
         rows: list[Row] = []
-        entries = [] if node is None else node
-        fix = "write `controls: [{name: both, overrides: [all.system.context=both]}]`"
+        fix = ROWS.replace("rows", where, 1)
         if not isinstance(entries, list):
-            self._add("controls", node, "a list", fix)
+            self._add(where, entries, "a list", fix)
             return []
         for index, entry in enumerate(entries):
-            key = f"controls[{index}]"
+            key = f"{where}[{index}]"
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 self._add(key, entry, "a name and overrides", fix)
                 continue
             for name in set(entry) - {"name", "overrides"}:
                 self._add(f"{key}.{name}", entry[name], "name or overrides", fix)
             overrides = tuple(self._overrides(f"{key}.overrides", entry.get("overrides")))
-            rows.append(Row(entry["name"], _axis_values(overrides, axes), True, overrides))
+            rows.append(Row(entry["name"], _axis_values(overrides, axes), control, overrides))
         names = [row.name for row in rows]
         if len(set(names)) < len(names):
-            self._add("controls", names, "each name once", "rename one of them")
-        grid = {row.name for row in SweepFile("", "", axes=dict(axes)).grid()}
-        for name in grid.intersection(names):
-            self._add("controls", name, "a name that no row of the grid has", "rename the control")
+            self._add(where, names, "each name once", "rename one of them")
         return rows
-
-    def _baseline(self, node: Any, axes: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-        baseline = self._mapping("baseline", node, "write `baseline: {key: 1}`")
-        for key, value in baseline.items():
-            if key not in axes:
-                self._add(f"baseline.{key}", value, "one of the axes", did_you_mean(key, axes))
-            elif value not in axes[key]:
-                self._add(f"baseline.{key}", value, f"one of {list(axes[key])}", "choose one")
-        return baseline
 
     def _seeds(self, node: Any) -> tuple[int, ...]:
         whole = isinstance(node, list) and all(type(seed) is int for seed in node)
@@ -234,12 +277,17 @@ def _of_the_members(preset: Any, given: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(preset, str) or not preset:
         return
     tried = [[f"{key}={format_value(value)}"]
-             for key, values in given["axes"].items() for value in values]  # fmt: skip
-    for texts in [*tried, *([*row.overrides] for row in given["controls"])] or [[]]:
+             for key, values in given.get("axes", {}).items() for value in values]  # fmt: skip
+    named = [*given.get("listed", ()), *given.get("controls", ())]
+    for texts in [*tried, *([*row.overrides] for row in named)] or [[]]:
         try:
             plan_chain(preset, [*given["overrides"], *texts])
         except ConfigError as error:
             yield from error.problems
+
+
+def _has_doubles(options: list[Any]) -> bool:
+    return len({format_value(option) for option in options}) < len(options)
 
 
 def _axis_values(overrides: tuple[str, ...], axes: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
     result = {
         "inputs": inputs,
         "name": plan.file.name,
-        "experiment": str(plan.members[0].chain[-1].cfg.tracking.experiment),
+        "experiment": next((str(m.chain[-1].cfg.tracking.experiment) for m in plan.members), ""),
         "summary": summary,
         "axes": {axis: list(options) for axis, options in plan.file.axes.items()},
         "table": [row.to_dict() for row in table],

@@ -111,6 +111,10 @@ def run_sweep(
     """
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, overrides)
     plan = with_options(plan, options)
+    if plan.file.search is not None:
+        from qk_lightning.sweeps.run_search import run_search
+
+        return run_search(plan, redo, plain, write, target, preload, options.fail_fast)
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)

@@ -9,7 +9,6 @@ C x h x w latents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from qk_lightning.config.errors import ConfigError
 from qk_lightning.data.randomness import normal, stratified, uniform
 from qk_lightning.data.sample import Batch
 from qk_lightning.parts.connectors.masks import condition_mask
+from qk_lightning.parts.vlms.inputs import VLMOutput
 from qk_lightning.systems.base import System
 from qk_lightning.systems.dropout import (
     Shares,
@@ -31,26 +31,10 @@ from qk_lightning.systems.dropout import (
     share_problems,
 )
 from qk_lightning.systems.guidance import guidance_terms
+from qk_lightning.systems.sampling import Condition, denoise, num_cells
 
 # Seen through the VLM alone, whatever `low_level` says: their low-level tokens would be copied.
 VLM_ALONE = ("reconstruction", "transformation")
-
-
-@dataclass
-class Condition:
-    """What the head is given besides the noisy latents.
-
-    Args:
-        states: [B, L, Dc], the order is [text, kontext].
-        mask: [B, L] bool, False where padded.
-        image_latents: [B, N, C, h, w] low-level tokens, or None.
-        roles: role of each of the N images.
-    """
-
-    states: Tensor
-    mask: Tensor
-    image_latents: Tensor | None = None
-    roles: tuple[str, ...] = ()
 
 
 class QueryKontext(System):
@@ -190,6 +174,18 @@ class QueryKontext(System):
         Returns:
             The condition, in the order [text, kontext].
         """
+        return self.carry(self.read(batch), batch)
+
+    def read(self, batch: Batch) -> VLMOutput:
+        """Read prompt and images with the VLM.
+
+        Args:
+            batch: prompts, and images with roles.
+
+        Returns:
+            What the connector will be given of it: text of no token where the context is the
+            queries alone, kontext of no token where it is the text alone.
+        """
         inputs = self.vlm.prepare(batch.prompts, batch.images)
         context = self.context if self.queries.num_queries else "text"
         # What noisy queries draw: new numbers each step, the same ones whenever it is drawn.
@@ -197,15 +193,25 @@ class QueryKontext(System):
         noise = partial(normal, seed, purpose, batch.index)
         queries = None if context == "text" else self.queries(batch.batch_size, noise)
         read = self.queries.combine(self.vlm(inputs, queries, layers=self.queries.layers))
-        states, masks = [], []
-        if context != "queries":
-            states.append(read.text_states)
-            masks.append(read.text_mask)
-        if context != "text":
-            states.append(read.kontext)
-            masks.append(read.kontext.new_ones(read.kontext.shape[:2], dtype=torch.bool))
-        mask = torch.cat(masks, 1)
-        carried = self.connector(torch.cat(states, 1), mask)
+        if context == "queries":
+            read = read._replace(
+                text_states=read.text_states[:, :0], text_mask=read.text_mask[:, :0]
+            )
+        return read._replace(kontext=read.kontext[:, :0]) if context == "text" else read
+
+    def carry(self, read: VLMOutput, batch: Batch) -> Condition:
+        """Carry what was read to the head.
+
+        Args:
+            read: text [B, T, D] with its mask and kontext [B, K, D]; T or K may be 0.
+            batch: the images, whose low-level tokens stand beside it.
+
+        Returns:
+            The condition, in the order [text, kontext].
+        """
+        whole = read.kontext.new_ones(read.kontext.shape[:2], dtype=torch.bool)
+        mask = torch.cat([read.text_mask, whole], 1)
+        carried = self.connector(torch.cat([read.text_states, read.kontext], 1), mask)
         mask = condition_mask(self.connector, mask)
         has_images = self.low_level and batch.images is not None and batch.task not in VLM_ALONE
         latents = self.image_latents(batch) if has_images else None
@@ -253,7 +259,7 @@ class QueryKontext(System):
         return flat.unflatten(0, batch.images.shape[:2])
 
     @torch.no_grad()
-    def sample(self, batch: Batch, noise: Tensor) -> Tensor:
+    def sample(self, batch: Batch, noise: Tensor, read: VLMOutput | None = None) -> Tensor:
         """Draw latents with the objective's scheduler.
 
         The head's predictions are summed with the weights of `guidance_terms`.
@@ -261,36 +267,20 @@ class QueryKontext(System):
         Args:
             batch: prompts, and images with roles.
             noise: [B, C, h, w], standard normal.
+            read: what the VLM has read of the batch; None = it reads now.
 
         Returns:
             Latents [B, C, h, w].
         """
         options = self.config.sampling
-        terms = self._guidance_terms(batch, options.guidance_scale, options.image_guidance_scale)
-        scheduler = self.objective.scheduler(options.num_inference_steps, num_cells(noise))
-        levels = self.objective.levels(scheduler)
-        latents = noise
-        for timestep, sigma in zip(scheduler.timesteps, levels, strict=True):
-            sigmas = sigma.to(latents).expand(len(latents))
-            velocity = torch.zeros_like(latents)
-            for weight, condition in terms:
-                velocity += weight * self.velocity(latents, sigmas, condition)
-            latents = scheduler.step(velocity, timestep, latents).prev_sample
-        return latents
+        scales = options.guidance_scale, options.image_guidance_scale
+        return denoise(self, self._guidance_terms(batch, *scales, read), noise)
 
     def _guidance_terms(
-        self, batch: Batch, text_scale: float, image_scale: float
+        self, batch: Batch, text_scale: float, image_scale: float, read: VLMOutput | None = None
     ) -> list[tuple[float, Condition]]:
         guidance = self.config.sampling.get("guidance") or "text_and_image"  # an older run has none
         no_images = partial(images_dropped, policy=self.dropout, autoencoder=self.autoencoder)
         terms = guidance_terms(guidance, batch, text_scale, image_scale, no_images)
-        return [(weight, self.condition(item)) for weight, item in terms]
-
-
-def num_cells(latents: Tensor) -> int:
-    """Return the number of latent cells of a picture, h * w.
-
-    Args:
-        latents: [..., h, w].
-    """
-    return latents.shape[-2:].numel()
+        return [(weight, self.carry(read, item) if read and item is batch else self.condition(item))
+                for weight, item in terms]  # fmt: skip
