@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 PRESETS = "qk_lightning.experiments"
 # `ipykernel` runs a notebook's cells, `nbclient` runs a notebook without a browser.
 NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
+RAY = ["ray>=2.9"]
+SUBMITIT = ["submitit>=1.5"]
+SEARCH = ["optuna>=4.2"]
 
 setup(
     name="qk_lightning",
@@ -49,12 +52,15 @@ setup(
         "gguf": ["gguf>=0.10"],  # language models in GGUF files; see parts/vlms/from_gguf.py
         # `qk generate --ui`. It wants pillow below 13, so not with `--constraint constraints.txt`.
         "ui": ["gradio>=6.31"],
-        "ray": ["ray>=2.9"],  # qk sweep --executor ray
-        "submitit": ["submitit>=1.5"],  # qk sweep --executor submitit: SLURM
-        "search": ["optuna>=4.2"],  # sweeps with `search:`; see sweeps/study.py
+        "ray": RAY,  # qk sweep --executor ray
+        "submitit": SUBMITIT,  # qk sweep --executor submitit: SLURM
+        "search": SEARCH,  # sweeps with `search:`; see sweeps/study.py
         "notebooks": ["jupyterlab>=4.2", "ipywidgets>=8.1", *NOTEBOOKS],
         "dev": [
             *NOTEBOOKS,
+            *RAY,
+            *SUBMITIT,
+            *SEARCH,
             "pytest>=8.0",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
