@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from qk_lightning.sweeps.file import SweepFile
 
 Kind = Literal["better_than", "no_worse_than", "above"]
 KINDS: tuple[Kind, ...] = ("better_than", "no_worse_than", "above")
+MAX_SEEDS_TEXT = 40  # letters of a folder's name
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Claim:
         expect: what should come out, all of it.
         note: how the small test differs from the source's; "" for nothing to say.
         path: the file, None when it was made in memory.
+        other_seeds: whether the seeds are not the file's own.
     """
 
     name: str
@@ -94,11 +97,31 @@ class Claim:
     expect: tuple[Comparison, ...]
     note: str = ""
     path: Path | None = None
+    other_seeds: bool = False
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that each arm is trained with."""
         return self.sweep.seeds
+
+    @property
+    def command(self) -> str:
+        """What trains its runs."""
+        return self.sweep.command
+
+    def with_seeds(self, seeds: Sequence[int]) -> Claim:
+        """Return the same claim on other seeds, its sweep's report apart from that of its own.
+
+        Args:
+            seeds: the seeds.
+        """
+        sweep = replace(
+            self.sweep,
+            name=f"{self.sweep.name}-{name_of(seeds)}",
+            seeds=tuple(seeds),
+            command=f"{self.command} --seeds {','.join(map(str, seeds))}",
+        )
+        return replace(self, sweep=sweep, other_seeds=True)
 
     def describe_published(self) -> str:
         """Write the source's numbers in one line."""
@@ -108,3 +131,15 @@ class Claim:
             f"{arm}: {', '.join(f'{metric} {value:g}' for metric, value in numbers.items())}"
             for arm, numbers in self.published.items()
         )
+
+
+def name_of(seeds: Sequence[int]) -> str:
+    """Return what a folder of results of other seeds is called, such as `seeds-10-11-12`.
+
+    Args:
+        seeds: the seeds.
+    """
+    text = "-".join(map(str, seeds))
+    if len(text) > MAX_SEEDS_TEXT:
+        text = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"seeds-{text}"

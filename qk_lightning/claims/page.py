@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ INTRODUCTION = """\
 
 Each claim is a file in `experiments/claims/`: a sentence of a paper, its numbers, the sweep that
 tests it with the kit's small parts, and what should come out. `qk claims --run` trains what is
-missing and writes these verdicts; `qk claims --report docs/claims.md` writes this page. A verdict
+missing, `--report FILE` writes this page, `--seeds 10,11,12` does it again from scratch. A verdict
 is of the small test: *supported* and *contradicted* say on which side of the claim the 95 %
 interval over paired seeds lies (corrected by Holm where a claim has several comparisons, which
 must all hold), *not shown* that it lies on both, *not run* that runs are missing. The last column
@@ -87,7 +88,7 @@ def _section(result: ClaimResult) -> list[str]:
         lines.append(f"- shares runs with: {', '.join(plan.shares)}")
     if claim.note:
         lines.append(f"- what differs from the source: {' '.join(claim.note.split())}")
-    lines += ["", "```bash", f"qk claims {claim.name} --run", "```", ""]
+    lines += ["", "```bash", claim.command, "```", ""]
     if result.verdict == NOT_RUN:
         return [*lines, *(f"- {describe_outcome(outcome)}" for outcome in result.outcomes)]
     lines.append("| expected | arm | other | difference | p (Holm) | shown from |")
@@ -134,14 +135,25 @@ def _hardware(results: Sequence[ClaimResult]) -> list[str]:
     }
     if not runs:
         return ["Nothing was run yet."]
-    machines: dict[str, int] = {}
-    for run in runs.values():
-        name = _machine(run.folder.read_json("provenance.json"))
-        machines[name] = machines.get(name, 0) + 1
+    made = [run.folder.read_json("provenance.json") for run in runs.values()]
+    machines = Counter(_machine(provenance) for provenance in made)
+    commits = Counter(_commit(provenance) for provenance in made)
     seconds = sum(float(run.folder.status.get("seconds") or 0.0) for run in runs.values())
     on = "; ".join(f"{format_count(count, 'run')} on {name}" for name, count in machines.items())
     today = datetime.now(UTC).date().isoformat()
-    return [f"Hardware: {on}; {format_seconds(seconds)} of runs in all. Read on {today}."]
+    code = "; ".join(f"{name} ({count})" if len(commits) > 1 else name
+                     for name, count in commits.items())  # fmt: skip
+    return [
+        f"Hardware: {on}; {format_seconds(seconds)} of runs in all. Code: {code}. Read on {today}."
+    ]
+
+
+def _commit(provenance: dict[str, Any]) -> str:
+    git = provenance.get("git") or {}
+    if not git.get("commit"):
+        version = (provenance.get("packages") or {}).get("qk-lightning")
+        return f"qk_lightning {version}" if version else "a version that was not noted"
+    return f"commit {git['commit'][:7]}{' with changes of its own' if git.get('dirty') else ''}"
 
 
 def _machine(provenance: dict[str, Any]) -> str:

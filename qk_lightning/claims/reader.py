@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,23 @@ def list_claims() -> list[str]:
     """Return the names of the claims in `experiments/claims/`, of the project and the package."""
     found = [name for name in list_presets() if name.startswith(f"{FOLDER}/")]
     return [name.removeprefix(f"{FOLDER}/") for name in found]
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """Read the seeds that claims are tested with in place of their own.
+
+    Args:
+        text: whole numbers with commas between them.
+
+    Raises:
+        ConfigError: they are not, one is there twice, or there are too few for an interval.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    seeds = tuple(int(part) for part in parts if part.isdecimal() and len(part) < 10)
+    if len(set(seeds)) != len(parts) or len(parts) < MIN_SEEDS:
+        expected = f"{MIN_SEEDS} different whole numbers or more, of at most 9 digits"
+        raise ConfigError(Problem("--seeds", text, expected, "write --seeds 10,11,12"))
+    return seeds
 
 
 def load_claims(names: Sequence[str] = ()) -> list[Claim]:
@@ -184,6 +202,7 @@ class _Checker:
                 key = "sweep" if isinstance(node, str) else f"sweep.{problem.key}"
                 self._add(key, problem.value, problem.expected, problem.fix)
             return None
+        sweep = replace(sweep, command=f"qk claims {shlex.quote(self._called())} --run")
         if sweep.budget is not None:
             fix = "give the arms their steps by overrides"
             self._add("sweep.budget", sweep.budget.to_values(), "no budget in a claim", fix)
@@ -194,6 +213,10 @@ class _Checker:
             expected = f"{MIN_SEEDS} seeds or more, for an interval over them"
             self._add("sweep.seeds", list(sweep.seeds), expected, "write `seeds: [0, 1, 2]`")
         return sweep
+
+    def _called(self) -> str:
+        """Return what a command line calls it: a claim of a folder of its own by its file."""
+        return self.name if self.path is None or self.name in list_claims() else str(self.path)
 
     def _arms(self, node: Any, sweep: SweepFile | None) -> dict[str, str]:
         fix = "write `arms: {learnable: queries=learnable, random: queries=random}`"

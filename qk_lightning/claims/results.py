@@ -8,8 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qk_lightning.claims.file import Claim, name_of
 from qk_lightning.claims.plan import ClaimPlan
-from qk_lightning.claims.verdict import NOT_RUN, BySeed, Outcome, Verdict, judge, verdict_of
+from qk_lightning.claims.verdict import (
+    NOT_RUN,
+    NOT_SHOWN,
+    BySeed,
+    Outcome,
+    Verdict,
+    judge,
+    verdict_of,
+)
 from qk_lightning.config.atomic import write_json, write_text
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import runs_root
@@ -49,9 +58,14 @@ class ClaimResult:
         return bool(self.plan.plan.changes)
 
 
-def claims_folder() -> Path:
-    """Return the folder of the claims' tables, beside that of the sweeps."""
-    return runs_root() / "claims"
+def claims_folder(claims: Sequence[Claim]) -> Path:
+    """Return the folder of claims' tables, beside that of the sweeps.
+
+    Args:
+        claims: the claims; those of other seeds have a folder of their own.
+    """
+    others = dict.fromkeys(name_of(claim.seeds) for claim in claims if claim.other_seeds)
+    return runs_root().joinpath("claims", *others)
 
 
 def collect(plan: ClaimPlan) -> ClaimResult:
@@ -85,7 +99,7 @@ def write_results(results: Sequence[ClaimResult]) -> Path:
     Returns:
         The Markdown file.
     """
-    folder = claims_folder()
+    folder = claims_folder([one.plan.claim for one in results])
     with FolderLock(folder):
         write_text(folder / "claims.md", to_markdown(results) + "\n")
         write_csv(folder / "claims.csv", [line for one in results for line in _lines(one)])
@@ -124,9 +138,11 @@ def to_text(results: Sequence[ClaimResult]) -> str:
     for one in results:
         claim = one.plan.claim
         mark = " * (by other code: --redo)" if one.other_code else ""
+        seeds = ", ".join(map(str, claim.seeds))
         lines = [f"{claim.name}: {one.state}{mark}", f"  {claim.claim}"]
         lines.append(f"  source: {claim.source}; {claim.describe_published()}")
         lines += [f"  ours:   {describe_outcome(outcome)}" for outcome in one.outcomes]
+        lines.append(f"  seeds:  {seeds}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -153,6 +169,8 @@ def describe_outcome(outcome: Outcome) -> str:
         text += f", difference {format_interval(outcome.difference)}"
     if one.kind == "no_worse_than":
         text += f", margin {one.by:g}"
+    if outcome.verdict == NOT_SHOWN and outcome.detectable is not None:
+        text += f" (detectable: {format_number(outcome.detectable)})"
     return f"{text}: {outcome.verdict}"
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from qk_lightning.claims.plan import describe_plan, plan_claims
-from qk_lightning.claims.reader import load_claims
+from qk_lightning.claims.reader import load_claims, read_seeds
 from qk_lightning.cli.sweep_options import run_options
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
@@ -22,6 +22,9 @@ def claims(options: argparse.Namespace) -> int:
         0, 1 after a failure, 130 after Ctrl-C.
     """
     found, how = load_claims(options.names), run_options(options)
+    if options.seeds is not None:
+        seeds = read_seeds(options.seeds)
+        found = [claim.with_seeds(seeds) for claim in found]
     if options.retry and not options.run:
         raise ConfigError(
             Problem("--retry", None, "--run beside it", "qk claims --run --retry failed")
@@ -46,7 +49,7 @@ def claims(options: argparse.Namespace) -> int:
     else:
         results = judge_claims(found)
         print(to_text(results))
-    print(f"\ntables  {claims_folder() / 'claims.md'}")
+    print(f"\ntables  {claims_folder(found) / 'claims.md'}")
     if page is not None:
         write_page(Path(page), results)
         print(f"page    {page}")

@@ -156,6 +156,9 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     claims.add_argument(
         "--redo", action="store_true", help="with --run: train again what was done by other code"
     )
+    claims.add_argument(
+        "--seeds", metavar="N,N,N", help="these seeds in place of the files': a test from scratch"
+    )
     add_sweep_options(claims)
     claims.add_argument("--report", metavar="FILE", help="write the documentation page")
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")

@@ -62,6 +62,7 @@ class SweepFile:
         cores: cores that a run is bound to; 0: not bound.
         executor: `name` (local | ray | submitit) of the engine that trains, and its settings.
         path: the file, None when it was made in memory.
+        command: what runs it, where that is not `qk sweep NAME`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class SweepFile:
     cores: int = 0
     executor: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    command: str = ""
 
     def grid(self) -> list[Row]:
         """Return the rows of the grid, the first axis slowest; or the rows that are listed."""

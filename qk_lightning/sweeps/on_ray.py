@@ -117,7 +117,7 @@ class RayPool(RemotePool):
     def _nodes(self) -> list[dict[str, float]]:
         import ray
 
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
     def _start(self, keeper: Keeper) -> Any:
         import ray

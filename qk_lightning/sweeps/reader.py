@@ -28,7 +28,7 @@ MAX_NAME = 200
 ROWS = "write `rows: [{name: both, overrides: [all.system.context=both]}]`"
 UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
 IN_THE_FILE = {"zipped": "zip", "listed": "rows"}  # fields that a file has by another name
-NOT_IN_THE_FILE = ("path", "space", "steps")
+NOT_IN_THE_FILE = ("path", "command", "space", "steps")
 NOT_BESIDE_A_SEARCH = ("zip", "rows", "controls", "budget")
 
 

@@ -91,4 +91,5 @@ def sweep_command(plan: SweepPlan, names: Sequence[str] = ()) -> str:
         plan: the sweep.
         names: further words of the command line.
     """
-    return " ".join(["qk", "sweep", shlex.quote(plan.file.name), *names])
+    command = plan.file.command or f"qk sweep {shlex.quote(plan.file.name)}"
+    return " ".join([command, *names])

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from qk_lightning.claims.reader import list_claims, load_claim, load_claims, parse_claim
+from qk_lightning.claims.reader import list_claims, load_claim, load_claims, parse_claim, read_seeds
 from qk_lightning.config.errors import ConfigError
 
 VALUES = {
@@ -130,3 +130,10 @@ def test_the_shipped_claims_are_right_and_say_what_they_come_from(root):
         assert "arXiv" in claim.source.paper
         assert len(claim.seeds) >= 3
         assert f"claims {claim.name} " in claim.path.read_text()
+
+
+def test_seeds_of_a_test_from_scratch_are_checked():
+    assert read_seeds("10, 11,12") == (10, 11, 12)
+    for wrong in ("", "10,11", "10,11,11", "10,11,x", "10,11,-1", "10 11 12", "1,2,3.5"):
+        with pytest.raises(ConfigError, match="--seeds 10,11,12"):
+            read_seeds(wrong)

@@ -82,6 +82,7 @@ def test_claims_are_run_once_and_judged_by_what_came_out(project, claim_of, run)
 
     again, status, _ = run(*claims)
     assert (status, len(fake_stages.calls())) == (0, 9)
+    assert "detectable" in printed
     assert [one.verdict for one in again] == [one.verdict for one in results]
 
     written = json.loads((project / "runs/claims/claims.json").read_text())["claims"]
@@ -129,3 +130,20 @@ def test_runs_of_other_code_are_marked_and_done_again_on_demand(project, claim_o
     before = len(fake_stages.calls())
     results, _, _ = run(claim, redo=True)
     assert len(fake_stages.calls()) == before + 1
+
+
+def test_other_seeds_are_a_test_from_scratch_with_tables_of_their_own(project, claim_of, run):
+    claim = claim_of("holds", WIDER)
+    run(claim)
+    again = claim.with_seeds((10, 11, 12))
+    assert [one.state for one in judge_claims([again])] == ["not run (0 of 9 runs done)"]
+    results, status, printed = run(again)
+    assert (status, len(fake_stages.calls())) == (0, 18)
+    assert results[0].verdict == "supported"
+    assert "seeds:  10, 11, 12" in printed
+    assert "qk claims holds --run --seeds 10,11,12" in compose_page(results)
+    command = "qk claims holds --run --seeds 10,11,12"
+    assert command in (project / "runs/sweeps/claim-holds-seeds-10-11-12/report.md").read_text()
+    for folder, seeds in {"claims": [0, 1, 2], "claims/seeds-10-11-12": [10, 11, 12]}.items():
+        written = json.loads((project / "runs" / folder / "claims.json").read_text())["claims"]
+        assert written[0]["seeds"] == seeds
