@@ -38,6 +38,7 @@ from qk_lightning.tracking.sample_grid import write_sample_grid
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.md"
 FILES = (REPORT_FILE, PAGE_FILE, LATEX_FILE)
+TABLES = ("results.csv", "table.csv")
 # The modules that decide what a report says.
 MODULES = (
     "compare", "comparable", "costs", "embed", "items", "latex", "markdown", "page", "page_plots",
@@ -52,6 +53,9 @@ def write_report(plan: SweepPlan, failures: Sequence[str] = ()) -> dict[str, Any
         plan: the sweep, with what is done marked in its graph.
         failures: lines on runs that failed or were skipped.
 
+    A report is put aside, in `before-.../`, where none of its sweep's runs is done any more: its
+    file or the kit has changed since.
+
     Returns:
         What `result.json` holds: `inputs` (the hash), `summary` (the table as text), and what
         the tracker shows of the sweep.
@@ -62,7 +66,18 @@ def write_report(plan: SweepPlan, failures: Sequence[str] = ()) -> dict[str, Any
         written = all((plan.folder / name).is_file() for name in FILES)
         if standing.get("inputs") == inputs and written:
             return standing
+        if standing.get("summary") and not any(run.done for run in plan.graph.values()):
+            _put_aside(plan.folder, str(standing.get("inputs")))
         return _write(plan, failures, inputs)
+
+
+def _put_aside(folder: Path, inputs: str) -> None:
+    """Keep a report whose runs are not those of today's sweep: nothing can write it again."""
+    kept = folder / f"before-{inputs}"
+    kept.mkdir(exist_ok=True)
+    for name in (*FILES, *TABLES, "plot.png", "grids", RESULT_FILE):
+        if (folder / name).exists():
+            (folder / name).rename(kept / name)
 
 
 def read_result(plan: SweepPlan) -> dict[str, Any]:
@@ -117,8 +132,8 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
     table = make_table(plan, results)
     stages = list(dict.fromkeys(row.stage for row in table))
     levels = {stage: reference_levels(plan, results, stage) for stage in stages}
-    write_csv(plan.folder / "results.csv", _result_lines(plan, results))
-    write_csv(plan.folder / "table.csv", _table_lines(plan, table))
+    write_csv(plan.folder / TABLES[0], _result_lines(plan, results))
+    write_csv(plan.folder / TABLES[1], _table_lines(plan, table))
     chance = _chance(levels)
     has_plot = write_plot(plan.folder / "plot.png", plan.file, table, chance)
     grids = _write_grids(plan, results)

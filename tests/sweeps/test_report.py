@@ -66,6 +66,22 @@ def test_report_says_what_was_found_and_what_was_not(plan_of):
     assert "## codec" not in text  # all rows share it
 
 
+@pytest.mark.usefixtures("without_plots")
+def test_a_report_whose_runs_are_no_longer_the_sweeps_is_put_aside(plan_of, sweep_of):
+    old = plan_of()
+    written = write_report(old)
+    text = (old.folder / "report.md").read_text()
+    changed = plan_sweep(sweep_of(seeds=(7, 8, 9)))
+    assert not any(run.done for run in changed.graph.values())
+    write_report(changed)
+    kept = old.folder / f"before-{written['inputs']}"
+    assert (kept / "report.md").read_text() == text
+    assert (kept / "table.csv").is_file()
+    assert "baseline" not in (old.folder / "table.csv").read_text()
+    write_report(changed)  # what stands there now has no results: nothing to keep
+    assert len(list(old.folder.glob("before-*"))) == 1
+
+
 def test_files_beside_the_report(plan_of):
     plan = plan_of()
     write_report(plan)
