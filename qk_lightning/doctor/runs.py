@@ -13,6 +13,7 @@ from qk_lightning.config.locks import FolderLock
 from qk_lightning.config.paths import cache_root, runs_root
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.doctor.finding import Finding, size_text
+from qk_lightning.tracking.mlflow_missed import count_missed
 from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 Item = TypeVar("Item")
@@ -60,6 +61,9 @@ def _broken(runs: list[RunFolder]) -> Iterator[Finding]:
     for run in _first([run for run in runs if _lost_ancestors(run, names)]):
         text = f"needs {', '.join(_lost_ancestors(run, names))}, which is gone"
         yield Finding(run.name, "note", text, "train that one again, or remove this one")
+    if missed := count_missed(runs):
+        text = f"lacks some of {missed} {'run' if missed == 1 else 'runs'}"
+        yield Finding("MLflow", "note", text, "qk track sync")
     for run in _first([run for run in runs if not run.status]):
         yield Finding(run.name, "note", "its status.json is damaged", f"qk runs rm {run.name}")
 

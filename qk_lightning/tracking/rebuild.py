@@ -147,7 +147,7 @@ def deed_of(client: MlflowClient | None, run: RunFolder) -> Deed:
     if found.contradictions:
         return Deed(run.name, "make anew", f"differs in {some(found.contradictions)}")
     if missing := found.missing:
-        return Deed(run.name, "complete", f"lacks {some(missing)}")
+        return Deed(run.name, "complete", f"with what MLflow lacked: {some(missing)}")
     return Deed(run.name, "keep")
 
 

@@ -20,6 +20,7 @@ from qk_lightning.doctor.packages import check_packages
 from qk_lightning.doctor.project import check_project, check_weights, num_parameters
 from qk_lightning.doctor.runs import check_runs
 from qk_lightning.doctor.store import check_address
+from qk_lightning.tracking.mlflow_missed import note_missed
 
 
 def by_name(findings):
@@ -145,6 +146,7 @@ def test_stale_things_in_runs_are_found(root) -> None:
     other.path.mkdir()
     (other.path / "config.yaml").write_text("name: stage2\n")
     (other.path / "status.json").write_text('{"state": "do')
+    note_missed(other, "no connection")
     old = time.time() - 1000
     os.utime(run.path / ".lock", (old, old))
     found = {(item.name, item.text): item for item in check_runs()}
@@ -154,6 +156,7 @@ def test_stale_things_in_runs_are_found(root) -> None:
     assert "locks: 1 of dead processes: stage1-0123456789" in text
     assert "half-written: 2," in text
     assert "stage2-1123456789: its status.json is damaged" in text
+    assert "MLflow: lacks some of 1 run " in f"{text} "
     assert (run.path / ".lock").exists()  # looked at, not touched
 
 
