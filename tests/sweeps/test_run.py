@@ -80,14 +80,6 @@ def test_a_failed_run_takes_its_descendants_along_and_nothing_else(
     assert not (folder.path / "error.txt").exists()
 
 
-def test_a_killed_member_is_noticed(project, sweep_of, run, monkeypatch):
-    monkeypatch.setenv("FAKE_STAGE", "align 4 0=kill")
-    result, printed = run(sweep_of(seeds=(0,)))
-    assert result.exit_status == 1
-    assert "its process was ended by SIGKILL" in printed
-    assert "refine 1 0" in fake_stages.calls()
-
-
 def test_a_killed_sweep_leaves_no_member_and_goes_on_where_it_was(project, sweep_of, run):
     script = textwrap.dedent("""
         import fake_stages
