@@ -14,12 +14,14 @@ from qk_lightning.api.training import see_edits
 from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.paths import sweeps_root
+from qk_lightning.sweeps.ended import describe_failures
 from qk_lightning.sweeps.engine import RunOptions
 from qk_lightning.sweeps.file import Row, SweepFile
+from qk_lightning.sweeps.opening import SWEEP_COPY
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import RESULT_FILE, write_report
-from qk_lightning.sweeps.run import SWEEP_COPY, describe_failures, run_sweep
+from qk_lightning.sweeps.run import run_sweep
 from qk_lightning.sweeps.space import Range
 
 

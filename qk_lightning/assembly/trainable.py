@@ -7,7 +7,7 @@ is not named stays frozen and in eval mode.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -78,7 +78,7 @@ def count_parameters(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, int]
 
 
 def save_trained(
-    run: RunFolder, parts: Mapping[str, Part], trainable: DictConfig, start: list[Entry]
+    run: RunFolder, parts: Mapping[str, Part], trainable: DictConfig, start: Sequence[Entry]
 ) -> list[Entry]:
     """Write what a run trained and return the entries that make it loadable.
 

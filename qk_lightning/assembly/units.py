@@ -54,19 +54,19 @@ def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(forward)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def _run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         if kwargs.get(CACHE) is None:
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         cache = fork(kwargs.pop(CACHE))
 
-        def read(*args: Any, **kwargs: Any) -> Any:
+        def _read(*args: Any, **kwargs: Any) -> Any:
             return forward(*args, **kwargs, **{CACHE: fork(cache)})
 
-        return checkpoint(read, *args, use_reentrant=False, **kwargs)
+        return checkpoint(_read, *args, use_reentrant=False, **kwargs)
 
-    return run
+    return _run
 
 
 def unit_problems(parts: Mapping[str, nn.Module], trainer: DictConfig) -> list[Problem]:

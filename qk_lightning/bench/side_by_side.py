@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from qk_lightning.config.rank_variables import rank_variables
@@ -129,12 +128,7 @@ class Arena:
         self._open.enter_context(self._pool)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End all processes."""
         self._pool.stop(grace_seconds=2.0)  # there is nothing that they would have to keep
         self._open.close()

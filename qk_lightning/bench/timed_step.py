@@ -82,10 +82,7 @@ def run(
         bell: see `Turns`.
         report: see `Turns`.
     """
-    os.environ.update(variables)
-    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
-    cfg = OmegaConf.create(text)
-    assert isinstance(cfg, DictConfig)
+    cfg = begun(text, variables)
     with tempfile.TemporaryDirectory() as folder:
         trainer, system, data = _prepared(cfg, Path(folder), steps, Turns(bell, report))
         if joint:
@@ -93,6 +90,23 @@ def run(
         if text_length is not None:
             _lengthen(system.vlm, text_length)
         trainer.fit(system, datamodule=data)
+
+
+def begun(text: str, variables: dict[str, str]) -> DictConfig:
+    """Take over the variables of this process, and read what it is to do.
+
+    Args:
+        text: YAML of the resolved configuration.
+        variables: of the environment; the number of threads is among them.
+
+    Returns:
+        The configuration.
+    """
+    os.environ.update(variables)
+    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
+    cfg = OmegaConf.create(text)
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 def _prepared(cfg: DictConfig, folder: Path, steps: int, turns: Turns) -> tuple[Any, Any, Any]:

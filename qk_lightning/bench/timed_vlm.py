@@ -5,16 +5,15 @@ B samples, K queries, D width of the VLM.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from qk_lightning.bench.timed_step import long_text, read_jointly
+from qk_lightning.bench.timed_step import begun, long_text, read_jointly
 from qk_lightning.bench.turns import Memory, Report, Turn, Turns, wait_for_device
 
 WAYS = ("joint", "split", "kept")
@@ -41,10 +40,7 @@ def run(
         bell: see `Turns`.
         report: see `Turns`.
     """
-    os.environ.update(variables)
-    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
-    cfg = OmegaConf.create(text)
-    assert isinstance(cfg, DictConfig)
+    cfg = begun(text, variables)
     once, vlm, device = _made(cfg, way, text_length)
     memory = Memory(device)
     held = _held_for_backward(once, vlm)

@@ -25,12 +25,7 @@ def generate(options: argparse.Namespace) -> int:
         0.
     """
     if options.ui:
-        from qk_lightning.cli.draw_page import serve
-
-        if options.checkpoint is not None:
-            fix = "leave it out, or draw without the page"
-            raise ConfigError(Problem("--checkpoint", options.checkpoint, "no --ui", fix))
-        return serve(options)
+        return _serve(options)
     name = _one_run(options)
     check_counts(**{"--num-images": options.num_images})
     check_seed("--seed", options.seed)
@@ -68,6 +63,15 @@ def generate(options: argparse.Namespace) -> int:
     count = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
     print(f"{count} of {run.name} in {folder.resolve()}")
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from qk_lightning.cli.draw_page import serve
+
+    if options.checkpoint is not None:
+        fix = "leave it out, or draw without the page"
+        raise ConfigError(Problem("--checkpoint", options.checkpoint, "no --ui", fix))
+    return serve(options)
 
 
 def _one_run(options: argparse.Namespace) -> str:

@@ -21,14 +21,9 @@ from qk_lightning.config.chain import CHAIN_WIDE
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import full_key
 from qk_lightning.config.mixture import WEIGHT
-from qk_lightning.config.schema import (
-    PART_FAMILIES,
-    Schema,
-    argument_docs,
-    names_of,
-    schema_of,
-)
+from qk_lightning.config.schema import PART_FAMILIES, Schema, names_of, schema_of
 from qk_lightning.config.sections import NOT_IN_IDENTITY, RANGES, SECTIONS, TOP_LEVEL, Lora
+from qk_lightning.config.signature import argument_docs
 
 TRAINABLE = (
     "what learns, by part: `full`, `frozen`, or `{lora: {rank, alpha, targets}}`; "

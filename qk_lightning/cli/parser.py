@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and end")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=VerbParser)
     _add_training(verbs)
+    _add_drawing(verbs)
     _add_evaluation(verbs)
     _add_looking(verbs)
     _add_tracking(verbs)
@@ -161,6 +162,9 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     )
     add_sweep_options(claims)
     claims.add_argument("--report", metavar="FILE", help="write the documentation page")
+
+
+def _add_drawing(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     generate = _verb(verbs, "generate", "draw", "draw pictures with a finished run")
     generate.add_argument(
         "run",

@@ -1,14 +1,19 @@
-"""Parts that a stage hands over, held against the parent's: what differs in shape for certain.
+"""Parts that a stage takes over: how, and held against the parent's, what surely differs in shape.
 
 Not here: shapes themselves, which only built parts know (`sweeps/preflight.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 from omegaconf import DictConfig
 
-from qk_lightning.config.errors import Problem
+from qk_lightning.config.errors import Problem, did_you_mean
 
+HANDOVER = ("load", "merge", "new")
+MAY_BE_LEFT_OUT = ("objective", "autoencoder")
 # Options that are sizes of tensors by family and part; a `*` stands for all parts of the family.
 SIZES = {
     ("queries", "learnable"): ("num_queries",),
@@ -16,6 +21,34 @@ SIZES = {
     ("connector", "*"): ("num_layers",),
     ("head", "*"): ("num_layers", "num_single_layers"),
 }
+
+
+def from_parent_problems(
+    values: Mapping[str, Any], taken: Mapping[str, Any], families: Sequence[str]
+) -> Iterator[Problem]:
+    """Find what is wrong with `from_parent:`.
+
+    Args:
+        values: the composed values of a stage.
+        taken: what stands at `from_parent:`.
+        families: the parts of its system.
+
+    Yields:
+        The problems.
+    """
+    if taken and not values.get("parent"):
+        yield Problem("from_parent", taken, "a parent to load from", "set `parent:` as well")
+    if values.get("parent") and isinstance(values.get("from_parent"), dict | None):
+        for family in families:
+            if family not in MAY_BE_LEFT_OUT and family not in taken:
+                fix = f"write `from_parent: {{{family}: load}}`, or merge, or new"
+                yield Problem(f"from_parent.{family}", None, "what to take over", fix)
+    for family, value in taken.items():
+        key = f"from_parent.{family}"
+        if family not in families:
+            yield Problem(key, value, "a part of the system", did_you_mean(family, families))
+        elif value not in HANDOVER:
+            yield Problem(key, value, " | ".join(HANDOVER), "choose one")
 
 
 def handover_problems(cfg: DictConfig, parent: DictConfig) -> list[Problem]:

@@ -17,7 +17,6 @@ import threading
 import time
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from uuid import uuid4
 
 from qk_lightning.config.errors import ConfigError, Problem
@@ -75,12 +74,7 @@ class FolderLock:
         threading.Thread(target=self._beat, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give the lock back."""
         self._stop.set()
         holder = self.holder()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qk_lightning.config.contradictions import contradictions
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean, with_article
 from qk_lightning.config.examples import example_of
+from qk_lightning.config.handover import from_parent_problems
 from qk_lightning.config.mixture import MixtureChecker
 from qk_lightning.config.ranges import lora_problems, range_problems, top_level_problems
 from qk_lightning.config.resume import as_text, resume_problems
@@ -31,11 +31,9 @@ from qk_lightning.config.sections import (
     structured_section,
 )
 
-HANDOVER = ("load", "merge", "new")
-# Options that were found right, by where they are declared and what was given.
+# Options that were found right, by where they are declared and what was given: members of a sweep
+# differ in one section or two, and the others would be a fifth of the time that its plan takes.
 _RIGHT: dict[tuple[str, ...], dict[str, Any]] = {}
-# A config that was made: its sections as texts, and pickled.
-_first: tuple[dict[str, str], bytes] | None = None
 
 
 def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
@@ -55,20 +53,7 @@ def validate(values: dict[str, Any], origins: Mapping[str, str]) -> DictConfig:
     checked = checker.check(values)
     if checker.problems:
         raise ConfigError(checker.problems)
-    return _as_config(checked)
-
-
-def _as_config(checked: dict[str, Any]) -> DictConfig:
-    """Make a config, from an earlier one where the sections are the same: a quarter of the time."""
-    global _first
-    if _first is None or [*_first[0]] != [*checked]:
-        config: DictConfig = OmegaConf.create(checked)
-        _first = ({key: repr(value) for key, value in checked.items()}, pickle.dumps(config))
-        return config
-    config = pickle.loads(_first[1])
-    for key, value in checked.items():
-        if repr(value) != _first[0][key]:
-            config[key] = value
+    config: DictConfig = OmegaConf.create(checked)
     return config
 
 
@@ -128,7 +113,9 @@ class _Checker:
             if name == "data":
                 checked["data"]["world"] = self._part("world", world, "data.world")
         checked["trainable"] = self._trainable(values.get("trainable"), families)
-        checked["from_parent"] = self._from_parent(values, families)
+        taken = values.get("from_parent")
+        checked["from_parent"] = dict(taken or {}) if self._is_mapping("from_parent", taken) else {}
+        self._add_all(from_parent_problems(values, checked["from_parent"], families))
         self._add_all(range_problems(checked, families))
         self._add_all(contradictions(checked))
         self._add_all(resume_problems(checked))
@@ -226,7 +213,7 @@ class _Checker:
         source: tuple[str, ...],
     ) -> dict[str, Any]:
         asked = (*source, repr(given))
-        if asked in _RIGHT:  # a sweep checks the same options hundreds of times
+        if asked in _RIGHT:
             return copy.deepcopy(_RIGHT[asked])
         before, structured = len(self.problems), make()
         known = [str(name) for name in structured]
@@ -272,26 +259,6 @@ class _Checker:
             fix = f"for example `trainable: {{{example}: full}}`"
             self._add("trainable", None, "at least one part that learns", fix)
         return checked
-
-    def _from_parent(self, values: dict[str, Any], families: tuple[str, ...]) -> dict[str, Any]:
-        node = values.get("from_parent")
-        if not self._is_mapping("from_parent", node):
-            return {}
-        node = node or {}
-        if node and not values.get("parent"):
-            self._add("from_parent", node, "a parent to load from", "set `parent:` as well")
-        if values.get("parent"):
-            for family in families:
-                if family not in ("objective", "autoencoder") and family not in node:
-                    fix = f"write `from_parent: {{{family}: load}}`, or merge, or new"
-                    self._add(f"from_parent.{family}", None, "what to take over", fix)
-        for family, value in node.items():
-            if family not in families:
-                fix = did_you_mean(family, families)
-                self._add(f"from_parent.{family}", value, "a part of the system", fix)
-            elif value not in HANDOVER:
-                self._add(f"from_parent.{family}", value, " | ".join(HANDOVER), "choose one")
-        return dict(node)
 
 
 def _options_of(family: str, node: Any) -> list[str]:

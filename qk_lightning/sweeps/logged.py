@@ -1,4 +1,4 @@
-"""Which metrics the runs of a sweep can log: one that no stage logs is refused by the plan.
+"""Which metrics the runs of a sweep can log: one that no stage logs is refused beforehand.
 
 Known without importing anything: losses need validation samples, a suite needs pictures and a
 world that it knows. Of systems and worlds of somebody's own nothing is said.
@@ -9,18 +9,43 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from qk_lightning.config.chain import StagePlan
-from qk_lightning.config.errors import Problem
+from qk_lightning.config.errors import Problem, did_you_mean
+from qk_lightning.config.paths import list_suites
 from qk_lightning.sweeps.file import SweepFile
 
 SUITES = Path(__file__).parents[1] / "evaluation" / "suites"
-UNDERSTANDING = "understanding"
+UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
+LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
 DRAWS = "query_kontext"
 VALIDATION = "validation.num_samples is 0"
+
+
+def name_problems(metric: str, goal: object) -> list[Problem]:
+    """Say what is wrong with a metric whatever the runs are: its name.
+
+    Args:
+        metric: as a sweep file has it.
+        goal: the end that is better.
+    """
+    key = f"metrics.{metric}"
+    first, _, rest = metric.partition("/")
+    suites = [*list_suites(), UNDERSTANDING]
+    if first == "eval" and rest and rest.partition("/")[0] not in suites:
+        known = [f"eval/{suite}" for suite in suites]
+        fix = did_you_mean("/".join(metric.split("/")[:2]), known)
+        return [Problem(key, goal, "a metric of a suite", fix)]
+    if first not in ("eval", "val", "train") or not rest:
+        fix = "for example `val/loss: min` or `eval/avatars/attributes: max`"
+        return [Problem(key, goal, "a metric, `val/...`, `train/...` or `eval/...`", fix)]
+    if first != "eval" and metric not in LOSSES and get_close_matches(metric, LOSSES, cutoff=0.8):
+        return [Problem(key, goal, "a metric", did_you_mean(metric, LOSSES))]
+    return []
 
 
 def metric_problems(file: SweepFile, chains: Mapping[str, Sequence[StagePlan]]) -> list[Problem]:

@@ -13,6 +13,7 @@ from qk_lightning.config.paths import BUILTIN, resolve_path
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order
 from qk_lightning.evaluation.markdown_table import to_markdown
 from qk_lightning.sweeps.budget import describe_budget
+from qk_lightning.sweeps.contents import Contents
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
@@ -30,47 +31,36 @@ from qk_lightning.sweeps.trials import describe_search
 CARD_LINES = 2
 
 
-def compose_markdown(
-    plan: SweepPlan,
-    results: Sequence[RunResult],
-    table: Sequence[TableRow],
-    levels: Mapping[str, NamedLevels],
-    failures: Sequence[str],
-    has_plot: bool,
-    grids: Mapping[str, str],
-) -> str:
+def compose_markdown(contents: Contents, has_plot: bool) -> str:
     """Write the report.
 
     Args:
-        plan: the sweep.
-        results: a result for each member and finished stage.
-        table: the rows over seeds.
-        levels: what scores are to be seen against, by stage.
-        failures: lines on runs that failed or were skipped.
+        contents: what it tells.
         has_plot: whether `plot.png` was drawn.
-        grids: file of the sample grid by stage.
 
     Returns:
         Markdown.
     """
+    plan, failures = contents.plan, contents.failures
     blocks = [f"# Sweep {plan.file.name}", introduction(plan)]
     blocks += [f"> {note}" for note in code_notes(plan)]
     if failures:
         blocks += ["## Failures", "\n".join(f"- {line}" for line in failures)]
-    for stage in dict.fromkeys(row.stage for row in table):
-        rows = [row for row in table if row.stage == stage]
-        blocks += [f"## {stage}", to_markdown(stage_cells(plan.file, rows, levels[stage]))]
+    for stage, rows in contents.rows_by_stage.items():
+        cells = stage_cells(plan.file, rows, contents.levels[stage])
+        blocks += [f"## {stage}", to_markdown(cells)]
         blocks += [line.replace("*", r"\*", 1) for line in other_code(rows)]
-    if not table:
+    if not contents.table:
         blocks += ["No finished run has one of the sweep's metrics yet."]
-    blocks += [reading(plan, table, levels)]
+    blocks += [reading(plan, contents.table, contents.levels)]
     if has_plot:
         blocks += ["## Plot", "![metrics by the swept option](plot.png)"]
-    if grids:
+    if contents.grids:
         blocks += ["## Samples", _about_samples(plan)]
-        blocks += [f"### {stage}\n\n![samples of {stage}]({name})" for stage, name in grids.items()]
+    for stage, name in contents.grids.items():
+        blocks += [f"### {stage}\n\n![samples of {stage}]({name})"]
     blocks += ["## What was run", _stages(plan), *_weights(plan)]
-    blocks += ["## Runs", _runs(plan, results)]
+    blocks += ["## Runs", _runs(plan, contents.results)]
     blocks += ["## How to make it again", f"`{sweep_command(plan)}`, or one member alone:"]
     blocks += [to_markdown(_quoted(reproduce_cells(plan)))]
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 from qk_lightning.config.atomic import write_text
+from qk_lightning.sweeps.contents import Contents
 from qk_lightning.sweeps.costs import format_large, total
 from qk_lightning.sweeps.embed import embed_all
 from qk_lightning.sweeps.markdown import introduction, reading
@@ -21,37 +22,25 @@ from qk_lightning.sweeps.page_table import stage_table, words_table
 from qk_lightning.sweeps.plan import SweepPlan, format_seconds
 from qk_lightning.sweeps.reproduce import code_notes, reproduce_cells, sweep_command
 from qk_lightning.sweeps.results import RunResult, TableRow
-from qk_lightning.sweeps.tables import NamedLevels, other_code
+from qk_lightning.sweeps.tables import other_code
 
 PAGE_FILE = "report.html"
 
 
-def write_page(
-    plan: SweepPlan,
-    results: Sequence[RunResult],
-    table: Sequence[TableRow],
-    levels: Mapping[str, NamedLevels],
-    failures: Sequence[str],
-    chance: Mapping[str, tuple[str, float]],
-    grids: Mapping[str, str],
-) -> None:
+def write_page(contents: Contents, chance: Mapping[str, tuple[str, float]]) -> None:
     """Write `report.html` into the sweep's folder.
 
     Args:
-        plan: the sweep.
-        results: a result for each member and finished stage.
-        table: the rows over seeds.
-        levels: what scores are to be seen against, by stage.
-        failures: lines on runs that failed or were skipped.
+        contents: what it tells.
         chance: name and value of the level that plots show, by metric.
-        grids: file of the sample grid by stage, relative to the sweep's folder.
     """
-    pictures = {stage: plan.folder / name for stage, name in grids.items()}
+    plan, table = contents.plan, contents.table
+    pictures = {stage: plan.folder / name for stage, name in contents.grids.items()}
     sections = {
-        "Results": _results(plan, table, levels),
+        "Results": _results(contents),
         "Metrics by the swept option": _plots(metric_plots(plan.file, table, chance)),
         "Quality against cost": _quality(plan, table),
-        "Loss curves": _curves(plan, results),
+        "Loss curves": _curves(plan, contents.results),
         "Samples": _samples(plan, pictures),
         "Cost": _cost(plan),
         "How to make it again": _again(plan),
@@ -68,7 +57,7 @@ def write_page(
         f'<html lang="en"><head><meta charset="utf-8"><title>Sweep {name}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f'<meta name="viewport" content="width=device-width"><style>{CSS}</style></head>\n'
-        f"<body><h1>Sweep {name}</h1>\n{_head(plan, failures)}<nav>{links}</nav>\n"
+        f"<body><h1>Sweep {name}</h1>\n{_head(plan, contents.failures)}<nav>{links}</nav>\n"
         f"{body}\n<script>{JS}</script></body></html>\n",
     )
 
@@ -98,12 +87,12 @@ def _marked(line: str) -> str:
     return text
 
 
-def _results(plan: SweepPlan, table: Sequence[TableRow], levels: Mapping[str, NamedLevels]) -> str:
+def _results(contents: Contents) -> str:
+    plan, table, levels = contents.plan, contents.table, contents.levels
     if not table:
         return "<p>No finished run has one of the sweep's metrics yet.</p>"
     blocks = ["<p>A click on a heading sorts; the pointer on a difference shows its p values.</p>"]
-    for stage in dict.fromkeys(row.stage for row in table):
-        rows = [row for row in table if row.stage == stage]
+    for stage, rows in contents.rows_by_stage.items():
         blocks += [f"<h3>{escape(stage)}</h3>", stage_table(plan.file, rows, levels[stage])]
         blocks += [f"<p>{escape(line)}</p>" for line in other_code(rows)]
     blocks += ["<details open><summary>How to read it</summary>"]

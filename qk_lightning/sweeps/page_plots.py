@@ -80,7 +80,7 @@ def metric_plots(
         if not file.axes or all(row.metrics.get(metric) is None for row in table):
             continue
 
-        def draw(figure: Any, metric: str = metric, goal: str = goal) -> None:
+        def _draw(figure: Any, metric: str = metric, goal: str = goal) -> None:
             panel = figure.subplots()
             draw_panel(panel, file, table, metric)
             name, level = levels.get(metric, ("", 0.0))
@@ -88,7 +88,7 @@ def metric_plots(
                 panel.axhline(level, color="gray", linestyle=":", label="chance")
             _title(panel, metric, goal)
 
-        found[metric] = _svg(draw)
+        found[metric] = _svg(_draw)
     return found
 
 
@@ -116,7 +116,7 @@ def cost_plots(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
         if len(known) < 2 or not shown:
             continue
 
-        def draw(
+        def _draw(
             figure: Any,
             shown: Mapping[str, Sequence[float | None]] = shown,
             known: Sequence[TableRow] = known,
@@ -129,7 +129,7 @@ def cost_plots(file: SweepFile, rows: Sequence[TableRow]) -> dict[str, str]:
                 panel.set_xlabel(name, fontsize=9)
                 _title(panel, metric, goal)
 
-        found[metric] = _svg(draw, len(shown))
+        found[metric] = _svg(_draw, len(shown))
     return found
 
 
@@ -202,7 +202,7 @@ def loss_plot(results: Sequence[RunResult], metric: str = LOSS) -> str:
     if not any(curves.values()):
         return ""
 
-    def draw(figure: Any) -> None:
+    def _draw(figure: Any) -> None:
         panel = figure.subplots()
         for index, (runs, names) in enumerate(rows.items()):
             label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
@@ -214,7 +214,7 @@ def loss_plot(results: Sequence[RunResult], metric: str = LOSS) -> str:
         _title(panel, metric, "min")
         _finish(panel)
 
-    return _svg(draw)
+    return _svg(_draw)
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:

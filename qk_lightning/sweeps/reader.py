@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,17 @@ from omegaconf.errors import OmegaConfBaseException
 from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.errors import ConfigError, Problem, did_you_mean
 from qk_lightning.config.layers import read_layer
-from qk_lightning.config.paths import find_preset, list_suites, preset_roots
+from qk_lightning.config.paths import find_preset, preset_roots
 from qk_lightning.sweeps.axes import as_groups, read_baseline, read_zip
 from qk_lightning.sweeps.budget_rule import read_budget
 from qk_lightning.sweeps.file import Row, SweepFile, format_value
+from qk_lightning.sweeps.logged import name_problems
 from qk_lightning.sweeps.room import executor_problems
 from qk_lightning.sweeps.space import read_first, read_search, read_space
 
 GOALS = ("min", "max")
-LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
 MAX_NAME = 200
 ROWS = "write `rows: [{name: both, overrides: [all.system.context=both]}]`"
-UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
 IN_THE_FILE = {"zipped": "zip", "listed": "rows"}  # fields that a file has by another name
 NOT_IN_THE_FILE = ("path", "command", "space", "steps")
 NOT_BESIDE_A_SEARCH = ("zip", "rows", "controls", "budget")
@@ -245,21 +243,9 @@ class _Checker:
         for key, goal in metrics.items():
             if goal not in GOALS:
                 self._add(f"metrics.{key}", goal, "min or max", "say which end is better")
-            self._metric(key, goal)
+            for problem in name_problems(key, goal):
+                self._add(problem.key, goal, problem.expected, problem.fix)
         return metrics
-
-    def _metric(self, key: str, goal: Any) -> None:
-        first, _, rest = key.partition("/")
-        suites = [*list_suites(), UNDERSTANDING]
-        if first == "eval" and rest and rest.partition("/")[0] not in suites:
-            known = [f"eval/{suite}" for suite in suites]
-            fix = did_you_mean("/".join(key.split("/")[:2]), known)
-            self._add(f"metrics.{key}", goal, "a metric of a suite", fix)
-        elif first not in ("eval", "val", "train") or not rest:
-            fix = "for example `val/loss: min` or `eval/avatars/attributes: max`"
-            self._add(f"metrics.{key}", goal, "a metric, `val/...`, `train/...` or `eval/...`", fix)
-        elif first != "eval" and key not in LOSSES and get_close_matches(key, LOSSES, cutoff=0.8):
-            self._add(f"metrics.{key}", goal, "a metric", did_you_mean(key, LOSSES))
 
     def _count(self, key: str, value: Any, least: int) -> int:
         if type(value) is not int or value < least:

@@ -18,6 +18,7 @@ from typing import Any
 from qk_lightning.config.atomic import aside, write_json, write_text
 from qk_lightning.config.locks import FolderLock
 from qk_lightning.evaluation.levels import EVALUATIONS, FINAL, SUMMARY, Levels
+from qk_lightning.sweeps.contents import Contents
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.latex import LATEX_FILE, compose_latex
 from qk_lightning.sweeps.markdown import compose_markdown
@@ -41,8 +42,9 @@ FILES = (REPORT_FILE, PAGE_FILE, LATEX_FILE)
 TABLES = ("results.csv", "table.csv")
 # The modules that decide what a report says.
 MODULES = (
-    "compare", "comparable", "costs", "embed", "items", "latex", "markdown", "page", "page_plots",
-    "page_style", "page_table", "plots", "report", "reproduce", "results", "statistics", "tables",
+    "compare", "comparable", "contents", "costs", "embed", "items", "latex", "markdown", "page",
+    "page_plots", "page_style", "page_table", "plots", "report", "reproduce", "results",
+    "statistics", "tables",
 )  # fmt: skip
 
 
@@ -130,20 +132,18 @@ def _code() -> str:
 def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, Any]:
     results = collect_results(plan)
     table = make_table(plan, results)
-    stages = list(dict.fromkeys(row.stage for row in table))
+    stages = dict.fromkeys(row.stage for row in table)
     levels = {stage: reference_levels(plan, results, stage) for stage in stages}
     write_csv(plan.folder / TABLES[0], _result_lines(plan, results))
     write_csv(plan.folder / TABLES[1], _table_lines(plan, table))
     chance = _chance(levels)
     has_plot = write_plot(plan.folder / "plot.png", plan.file, table, chance)
-    grids = _write_grids(plan, results)
-    text = compose_markdown(plan, results, table, levels, failures, has_plot, grids)
-    write_text(plan.folder / REPORT_FILE, text)
+    contents = Contents(plan, results, table, levels, failures, _write_grids(plan, results))
+    write_text(plan.folder / REPORT_FILE, compose_markdown(contents, has_plot))
     write_text(plan.folder / LATEX_FILE, compose_latex(plan.file, table, code_notes(plan)))
-    write_page(plan, results, table, levels, failures, chance, grids)
+    write_page(contents, chance)
     summary = "\n".join(
-        to_text(plan.file, [row for row in table if row.stage == stage], levels[stage])
-        for stage in stages
+        to_text(plan.file, rows, levels[stage]) for stage, rows in contents.rows_by_stage.items()
     )
     result = {
         "inputs": inputs,

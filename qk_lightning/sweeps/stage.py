@@ -95,19 +95,13 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
         ConfigError: the parent or the configuration cannot be used.
         RankError: the ranks would train different models, or on the wrong samples.
     """
-    ranks = join(cfg.trainer)
-    if ranks.from_first(lambda: run.name) != run.name:  # it has written the folder by now
-        raise RankError(f"rank {ranks.rank} was to train {run.name}, and the first one does not")
+    ranks = _joined(run, cfg)
     world = open_world(cfg.data.world)
     world.prepare()
-    entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
-    checkpoint = starting_checkpoint(run, cfg, entries, ranks)
-    system = build_system(cfg, entries, run.path.parent)
-    system.waits_for_mesh = ranks.joined and cfg.trainer.strategy == "fsdp"
-    system.configure_model()
+    start, system = _built(run, cfg, ranks)
     sources = provenance.source_digest(cfg)  # as they are before anyone edits them
     if ranks.is_first:
-        _note_start(run, system, Start(entries, checkpoint), ranks)
+        _note_start(run, system, start, ranks)
     data = system.data_module(world, None)
     perf = PerfCallback(run, cfg)
     progress = ProgressCallback(run, perf.reporting(report), seconds_before)
@@ -116,13 +110,13 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     measured = [perf] if cfg.trainer.get("perf", True) else []  # an older run has none
     watchers = [*measured, progress, *([ema] if ema else []), ValidationPictures(run)]
     watchers.append(StopBetweenSteps(run, ranks))
-    trainer = make_trainer(run, cfg, data, watchers, loggers, ranks, Start(entries, checkpoint))
+    trainer = make_trainer(run, cfg, data, watchers, loggers, ranks, start)
     device = trainer.strategy.root_device
     if system.wants_latents:
         data.latents = LatentCache.open(world, system.parts["autoencoder"].to(device))
     if ranks.joined:
         check_parts(system.parts, ranks)
-    _fit(run, trainer, system, data, ranks, checkpoint)
+    _fit(run, trainer, system, data, ranks, start.checkpoint)
     system.to(device)  # Lightning leaves it on the CPU
     if ema is not None:
         ema.swap(system)
@@ -132,7 +126,7 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
             ranks.end_together(run.name)
             return
     system.to(device).on_trained(data)
-    write_entries(run, save_trained(run, system.parts, cfg.trainable, entries))
+    write_entries(run, save_trained(run, system.parts, cfg.trainable, start.entries))
     score(run, system, trainer, data, loggers)
     write_json(run.sources_json, {**provenance.source_digest(cfg), **sources})
     if progress.seconds_per_step:  # a run resumed at its last step has none
@@ -140,6 +134,24 @@ def train(run: RunFolder, cfg: DictConfig, report: Report | None, seconds_before
     mlflow_store.finish(loggers)
     keep_newest(run)
     ranks.end_together(run.name)
+
+
+def _joined(run: RunFolder, cfg: DictConfig) -> Ranks:
+    """Join the run's processes; all must train the same run."""
+    ranks = join(cfg.trainer)
+    if ranks.from_first(lambda: run.name) != run.name:  # it has written the folder by now
+        raise RankError(f"rank {ranks.rank} was to train {run.name}, and the first one does not")
+    return ranks
+
+
+def _built(run: RunFolder, cfg: DictConfig, ranks: Ranks) -> tuple[Start, System]:
+    """Find what a run starts from, and build the system that starts from it."""
+    entries = starting_entries(cfg, families_of(cfg), _parent_of(run), run.path.parent)
+    start = Start(entries, starting_checkpoint(run, cfg, entries, ranks))
+    system = build_system(cfg, entries, run.path.parent)
+    system.waits_for_mesh = ranks.joined and cfg.trainer.strategy == "fsdp"
+    system.configure_model()
+    return start, system
 
 
 def _note_start(run: RunFolder, system: System, start: Start, ranks: Ranks) -> None:

@@ -52,7 +52,6 @@ def make_trainer(
     after: list[Any] = [checkpoint_callback(run, options.checkpoint_every)]
     if options.get("keep_best"):  # an older run has none
         after.append(BestCheckpoint(run, options.keep_best, ranks))
-    every = cfg.validation.every
     return Trainer(
         default_root_dir=run.path,
         accelerator=options.accelerator,
@@ -68,14 +67,19 @@ def make_trainer(
         plugins=[AsideCheckpointIO()],
         logger=loggers,
         log_every_n_steps=options.log_every,
-        val_check_interval=every * accumulated if every else None,
-        check_val_every_n_epoch=None if every else 1,
-        limit_val_batches=1.0 if every else 0,
+        **_validation(cfg.validation.every, accumulated),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _validation(every: int, accumulated: int) -> dict[str, Any]:
+    """Return Lightning's options for validating every so many steps, 0 for not while it trains."""
+    if not every:
+        return {"limit_val_batches": 0}
+    return {"val_check_interval": every * accumulated, "check_val_every_n_epoch": None}
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import runs_root
@@ -70,12 +69,7 @@ class Page:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End the server and everything that it started."""
         assert self._process is not None
         _signal_group(self._process.pid, signal.SIGTERM)

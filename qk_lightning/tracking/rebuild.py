@@ -55,6 +55,28 @@ class Deed:
     why: str = ""
 
 
+class Deeds:
+    """Keeps deeds, and tells each one once it is done.
+
+    Args:
+        said: takes each deed.
+    """
+
+    def __init__(self, said: Callable[[Deed], None] | None) -> None:
+        self.done: list[Deed] = []
+        self._said = said
+
+    def add(self, deed: Deed) -> None:
+        """Keep a deed that is done, and tell it.
+
+        Args:
+            deed: what was done.
+        """
+        self.done.append(deed)
+        if self._said is not None:
+            self._said(deed)
+
+
 def rebuild(dry_run: bool = False, said: Callable[[Deed], None] | None = None) -> list[Deed]:
     """Show every finished run and every sweep in MLflow, as their folders tell.
 
@@ -77,20 +99,13 @@ def rebuild(dry_run: bool = False, said: Callable[[Deed], None] | None = None) -
     runs = list_runs()
     has_something = not dry_run and any(run.is_done and is_tracked(run) for run in runs)
     client = None if is_new and not has_something else open_client()
-    deeds: list[Deed] = []
-
-    def note(deed: Deed) -> None:
-        """Keep a deed and tell it."""
-        deeds.append(deed)
-        if said is not None:
-            said(deed)
-
+    deeds = Deeds(said)
     for run in runs:
-        note(_rebuild_run(client, run, dry_run))
-    changed = {deed.name for deed in deeds if deed.action in ("make", "make anew")}
+        deeds.add(_rebuild_run(client, run, dry_run))
+    changed = {deed.name for deed in deeds.done if deed.action in ("make", "make anew")}
     for result_file in sorted(sweeps_root().glob("*/result.json")):
-        note(rebuild_sweep(client, result_file.parent, changed, dry_run))
-    return deeds
+        deeds.add(rebuild_sweep(client, result_file.parent, changed, dry_run))
+    return deeds.done
 
 
 def open_client() -> MlflowClient:

@@ -16,6 +16,7 @@ from qk_lightning.tracking.mlflow_missed import forget_missed
 from qk_lightning.tracking.mlflow_store import check_store, store_file
 from qk_lightning.tracking.rebuild import (
     Deed,
+    Deeds,
     deed_of,
     is_tracked,
     open_client,
@@ -52,21 +53,14 @@ def sync(
     is_new = file is not None and not file.is_file()
     wanted = any(_why_not(run) == "" for run in runs)
     client = open_client() if wanted and not (is_new and dry_run) else None
-    deeds: list[Deed] = []
-
-    def note(deed: Deed) -> None:
-        """Keep a deed and tell it."""
-        deeds.append(deed)
-        if said is not None:
-            said(deed)
-
+    deeds = Deeds(said)
     for run in runs:
-        note(_sync_run(client, run, dry_run))
-    made = {deed.name for deed in deeds if deed.action == "make"}
+        deeds.add(_sync_run(client, run, dry_run))
+    made = {deed.name for deed in deeds.done if deed.action == "make"}
     results = sorted(sweeps_root().glob("*/result.json")) if text == ALL else []
     for result_file in results:
-        note(rebuild_sweep(client, result_file.parent, made, dry_run))
-    return deeds
+        deeds.add(rebuild_sweep(client, result_file.parent, made, dry_run))
+    return deeds.done
 
 
 def _sync_run(client: MlflowClient | None, run: RunFolder, dry_run: bool) -> Deed:

@@ -64,15 +64,15 @@ class PartHooks:
 
     def _hook(self, family: str, part: Part) -> None:
         @torch.compiler.disable
-        def enter(*_: Any) -> None:
+        def _before(*_: Any) -> None:
             self._enter(family)
 
         @torch.compiler.disable
-        def leave(*_: Any) -> None:
+        def _after(*_: Any) -> None:
             self._leave(family)
 
-        first = part.register_forward_pre_hook(enter, prepend=True)
-        last = part.register_forward_hook(leave, always_call=True)
+        first = part.register_forward_pre_hook(_before, prepend=True)
+        last = part.register_forward_hook(_after, always_call=True)
         self._undo += [first.remove, last.remove]
 
     def _wrap(self, family: str, part: Part, name: str) -> None:
@@ -80,18 +80,18 @@ class PartHooks:
         inner = getattr(part, name)
 
         @functools.wraps(inner)
-        def followed(*args: Any, **kwargs: Any) -> Any:
+        def _followed(*args: Any, **kwargs: Any) -> Any:
             self._enter(family)
             try:
                 return inner(*args, **kwargs)
             finally:
                 self._leave(family)
 
-        def undo() -> None:
+        def _undo() -> None:
             if is_own:
                 setattr(part, name, inner)
             else:
                 delattr(part, name)
 
-        setattr(part, name, followed)
-        self._undo.append(undo)
+        setattr(part, name, _followed)
+        self._undo.append(_undo)

@@ -7,6 +7,7 @@ import pytest
 
 from qk_lightning.sweeps import page, report
 from qk_lightning.sweeps import plan as plan_module
+from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.run import run_sweep
 
@@ -39,6 +40,19 @@ def sweep_of():
         )
 
     return make
+
+
+@pytest.fixture
+def trained(project):
+    """Train a sweep's fake stages in this process, as far as they are not done; plan it again."""
+
+    def call(sweep):
+        for run in plan_sweep(sweep).to_run:
+            run.plan.write()
+            fake_stages.run_stage(run.folder.path)
+        return plan_sweep(sweep)
+
+    return call
 
 
 @pytest.fixture

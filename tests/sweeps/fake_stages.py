@@ -14,7 +14,6 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pytest  # noqa: F401 - members import the main module, which is pytest: once for all here
 from omegaconf import DictConfig, OmegaConf
 
 from qk_lightning.config.chain import StagePlan

@@ -59,6 +59,7 @@ def test_no_memory_and_crashes_stop_nothing_else(
 ):
     monkeypatch.setenv("FAKE_STAGE", f"align 4 0={what}")
     result, printed = run(sweep_of(seeds=(0,)))
+    assert result.exit_status == 1
     assert f"failed: align width=4 seed 0: {reason}" in printed
     assert "refine 1 0" in fake_stages.calls()
     ((identity, error),) = result.outcome.failed.items()

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 
-import fake_stages
 import pytest
 from PIL import Image
 
@@ -21,15 +20,11 @@ BOTH = {"name": "both", "overrides": ["width=4", "sharpness=5"]}
 
 
 @pytest.fixture
-def plan_of(project, sweep_of):
-    """Train a sweep's fake stages in this process and plan it again."""
+def plan_of(trained, sweep_of):
+    """Plan a sweep whose fake stages are trained."""
 
     def make(more=(), **options):
-        sweep = sweep_of(controls=[BOTH, *more], **options)
-        for run in plan_sweep(sweep).to_run:
-            run.plan.write()
-            fake_stages.run_stage(run.folder.path)
-        return plan_sweep(sweep)
+        return trained(sweep_of(controls=[BOTH, *more], **options))
 
     return make
 

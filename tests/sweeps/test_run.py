@@ -43,15 +43,15 @@ def _refuse(self, job):
     raise AssertionError(f"started {job}")
 
 
-def test_one_more_value_starts_only_its_own_runs(project, sweep_of, run):
-    run(sweep_of(seeds=(0,)))
+def test_one_more_value_starts_only_its_own_runs(trained, sweep_of, run):
+    trained(sweep_of(seeds=(0,)))
     before = len(fake_stages.calls())
     run(sweep_of(widths=(1, 4, 16), seeds=(0,)))
     assert fake_stages.calls()[before:] == ["align 16 0", "refine 16 0"]
 
 
-def test_two_sweeps_share_their_runs(project, sweep_of, run):
-    run(sweep_of(seeds=(0,)))
+def test_two_sweeps_share_their_runs(trained, sweep_of, run):
+    trained(sweep_of(seeds=(0,)))
     before = len(fake_stages.calls())
     axes = {"sharpness": [0, 3]}
     run(sweep_of(seeds=(0,), name="sharp", axes=axes, overrides=["width=4"], baseline={}))
@@ -78,14 +78,6 @@ def test_a_failed_run_takes_its_descendants_along_and_nothing_else(
     assert result.exit_status == 0
     assert fake_stages.calls()[before:] == ["align 4 0", "refine 4 0"]
     assert not (folder.path / "error.txt").exists()
-
-
-def test_a_killed_member_is_noticed(project, sweep_of, run, monkeypatch):
-    monkeypatch.setenv("FAKE_STAGE", "align 4 0=kill")
-    result, printed = run(sweep_of(seeds=(0,)))
-    assert result.exit_status == 1
-    assert "its process was ended by SIGKILL" in printed
-    assert "refine 1 0" in fake_stages.calls()
 
 
 def test_a_killed_sweep_leaves_no_member_and_goes_on_where_it_was(project, sweep_of, run):
@@ -170,10 +162,10 @@ def test_a_run_that_another_process_holds_is_waited_for(project, sweep_of, run):
     assert len(result.outcome.found) == 1
 
 
-def test_overrides_make_it_another_sweep(project, sweep_of, run):
-    first, _ = run(sweep_of(seeds=(0,)))
+def test_overrides_make_it_another_sweep(trained, sweep_of, run):
+    first = trained(sweep_of(seeds=(0,)))
     other, _ = run(sweep_of(seeds=(0,)), overrides=["sharpness=2"])
-    assert other.report.parent != first.report.parent
+    assert other.report.parent != first.folder
     assert "for every member: `sharpness=2`" in other.report.read_text()
     assert sorted(fake_stages.calls()[-2:]) == ["refine 1 0", "refine 4 0"]
 

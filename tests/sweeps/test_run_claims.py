@@ -10,7 +10,6 @@ import pytest
 from qk_lightning.claims.page import compose_page
 from qk_lightning.claims.reader import parse_claim
 from qk_lightning.claims.run import judge_claims, run_claims
-from qk_lightning.sweeps import report
 from qk_lightning.sweeps.engine import RunOptions
 
 
@@ -40,9 +39,8 @@ def claim_of():
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(without_plots):
     """Run claims with fake stages and without plots; return results, status and what was said."""
-    monkeypatch.setattr(report, "write_plot", lambda *_: False)
 
     def call(*claims, **more):
         printed: list[str] = []

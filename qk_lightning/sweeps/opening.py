@@ -1,0 +1,57 @@
+"""What every sweep begins with, a search too: how it is run, its folders seen to, its file kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qk_lightning.config.atomic import write_text
+from qk_lightning.config.disk_space import check_writable
+from qk_lightning.sweeps.plan import SweepPlan
+from qk_lightning.tracking.mlflow_store import check_tracking
+
+SWEEP_COPY = "sweep.yaml"  # so that a sweep is found by its name wherever its file was
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a sweep is run, whatever its runs are.
+
+    Args:
+        plain: lines instead of the live display; None looks at the terminal.
+        write: prints the plan and the result.
+        target: "module:function" that trains a run folder.
+        preload: module that the fork server imports before its first member.
+        fail_fast: so many runs that fail alike end it; 0 for never.
+    """
+
+    plain: bool | None
+    write: Callable[[str], None]
+    target: str
+    preload: str
+    fail_fast: int
+
+
+def check_places(plan: SweepPlan) -> None:
+    """See that all runs can be written and tracked where they are to be.
+
+    Args:
+        plan: the sweep.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    for member in plan.members:
+        for stage in member.chain:
+            check_tracking(stage.cfg)
+            check_writable(stage.folder.path)
+
+
+def keep_file(plan: SweepPlan) -> None:
+    """Copy a sweep's file into its folder; one that was made in memory has none.
+
+    Args:
+        plan: the sweep.
+    """
+    if plan.file.path is not None:
+        write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))
