@@ -14,14 +14,16 @@ from qk_lightning.config.paths import list_suites
 EXAMPLES = """\
 examples:
   qk sweep sweeps/num_queries              train and compare, then print the table
-  qk sweep sweeps/num_queries --plan       what would run, and for how long
+  qk sweep sweeps/num_queries --plan       what would run, what is done, and for how long
+  qk sweep FILE --retry failed             go on, and try again what failed
   qk claims                                claims of papers, and what the runs here say of them
-  qk fit laptop/stage1                    one stage (its ancestors first, if they are missing)
+  qk fit laptop/stage1                     one stage (its ancestors first, if they are missing)
   qk fit laptop/stage3 connector=enc_proj connector.num_layers=2 all.max_steps=20
+  qk fit laptop/stage3 --check             do parts, data and tasks fit together? nothing is trained
   qk generate laptop/stage3 --prompt "a smiling person with red hair" --num-images 4
-  qk evaluate laptop/stage3 all           its scores by all suites that fit
+  qk evaluate laptop/stage3 all            its scores by all suites that fit
   qk evaluate --images DIR scenes          scores of anybody's pictures
-  qk config laptop/stage1                 every value and where it comes from
+  qk config laptop/stage1                  every value and where it comes from
   qk config laptop/stage1 --explain queries.num_queries
   qk config laptop/stage1 --write experiments/mine.yaml    all of it, to change and to train
   qk runs list                             what was trained
@@ -93,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and end")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=VerbParser)
     _add_training(verbs)
     _add_drawing(verbs)
@@ -143,15 +145,19 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
     fit.add_argument("preset", help="a preset such as laptop/stage1, or a YAML file")
     _add_overrides(fit)
     _add_plan(fit)
-    sweep = _verb(verbs, "sweep", "train", "train all members of a sweep and report")
-    sweep.add_argument("file", help="a sweep file such as sweeps/num_queries")
+    sweep = _verb(verbs, "sweep", "train", "train what is missing of a sweep, and compare its rows")
+    sweep.add_argument(
+        "file", help="a YAML file, one such as sweeps/num_queries, or the name of one that was run"
+    )
     _add_overrides(sweep)
     _add_plan(sweep)
     add_sweep_options(sweep)
     report = _verb(verbs, "report", "train", "write a sweep's report again and print its table")
     report.add_argument("sweep", help="a sweep's name or file")
-    claims = _verb(verbs, "claims", "claims", "test claims of papers in small, and judge them")
-    claims.add_argument("names", nargs="*", help="claims of experiments/claims/; default: all")
+    claims = _verb(
+        verbs, "claims", "claims", "judge claims of papers by the runs here; --run trains them"
+    )
+    claims.add_argument("names", nargs="*", help="claims in experiments/claims/; default: all")
     claims.add_argument("--plan", action="store_true", help="say what would run, and end")
     claims.add_argument("--run", action="store_true", help="train what is missing")
     claims.add_argument(
@@ -161,7 +167,7 @@ def _add_training(verbs: argparse._SubParsersAction) -> None:  # type: ignore[ty
         "--seeds", metavar="N,N,N", help="these seeds in place of the files': a test from scratch"
     )
     add_sweep_options(claims)
-    claims.add_argument("--report", metavar="FILE", help="write the documentation page")
+    claims.add_argument("--report", metavar="FILE", help="write a Markdown page of the verdicts")
 
 
 def _add_drawing(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
@@ -262,7 +268,7 @@ def _add_setup(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-
     doctor = _verb(verbs, "doctor", "doctor", "look whether all is there that the kit needs")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports the libraries")
     bench = _verb(
-        verbs, "bench", "bench", "try all triples of parts; time training steps side by side"
+        verbs, "bench", "bench", "try parts with each other; time training steps, and sweeps"
     )
     bench.add_argument(
         "what",

@@ -16,29 +16,44 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
         parser: the verb's parser.
     """
     parser.add_argument(
-        "--retry", choices=["failed"], help="train again what failed; else it is left as it is"
+        "--retry",
+        choices=["failed"],
+        help="try again what failed before; without it failed runs are left as they are",
     )
     parser.add_argument(
         "--fail-fast",
         type=int,
         default=2,
         metavar="N",
-        help="start no further run once N have failed alike (2); 0: never",
+        help="start no further run once N have failed alike (default 2; 0: start all)",
     )
     parser.add_argument(
         "--executor",
         choices=["local", "ray", "submitit"],
-        help="what trains the runs: this machine, a Ray cluster, or a queue such as SLURM's",
+        help="what trains the runs: this machine, a Ray cluster, or a queue such as SLURM's;"
+        " default: as the file says, else local",
     )
     parser.add_argument(
         "--executor-option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="address=... of Ray; partition=..., timeout_min=..., mem_gb=... of submitit",
+        help="address=... of Ray; partition=..., timeout_min=..., mem_gb=... of submitit; once for"
+        " each",
     )
-    parser.add_argument("--slots", type=int, metavar="N", help="most runs at the same time")
-    parser.add_argument("--gpus", type=int, metavar="K", help="GPUs of its own for each run")
+    parser.add_argument(
+        "--slots",
+        type=int,
+        metavar="N",
+        help="most runs at the same time; default: as the file says, else 2, or as many as its GPUs"
+        " or cores hold, or as the engine takes",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        metavar="K",
+        help="GPUs of its own for each run; 0: none is given out, each run sees all",
+    )
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
