@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qk_lightning.config.atomic import write_text
 from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.engine import AS_THE_FILE_SAYS, RunOptions, engine_of, local_pool
@@ -19,6 +18,7 @@ from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome, begin
 from qk_lightning.sweeps.failures import mark_failed
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import PlannedRun, makespan
+from qk_lightning.sweeps.kept import keep_sweep
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
 from qk_lightning.sweeps.pool import PRELOAD, Pool
 from qk_lightning.sweeps.preflight import CHECK, texts_to_check
@@ -32,7 +32,6 @@ from qk_lightning.tracking.mlflow_missed import count_missed
 from qk_lightning.tracking.mlflow_runs import is_logged
 from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
 
-SWEEP_COPY = "sweep.yaml"  # so that a sweep is found by its name wherever its file was
 ENSURE_STORE = "qk_lightning.tracking.mlflow_store:prepare_store"
 LOG_SWEEP = "qk_lightning.tracking.mlflow_runs:show_sweep"
 
@@ -125,7 +124,7 @@ def run_sweep(
     check_room(plan.file, plan.to_start)
     write("\n".join([plan.describe(), *describe_redo(doomed)]))
     if plan.file.path is not None:
-        write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))
+        keep_sweep(plan.file)
     tracked = _experiments(plan)
     room = room_of(plan.file, plan.to_start)
     with local_pool(plan.file, room, preload) as pool:
