@@ -25,9 +25,9 @@ from qk_lightning.config.resume import step_gone_on_from
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order, read_levels
 from qk_lightning.sweeps.execute import run_chain
+from qk_lightning.sweeps.file import SWEEP_COPY
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
 from qk_lightning.sweeps.launch import follow
-from qk_lightning.sweeps.opening import SWEEP_COPY
 from qk_lightning.sweeps.page import PAGE_FILE
 from qk_lightning.sweeps.plan import format_seconds, plan_members, plan_sweep
 from qk_lightning.sweeps.preflight import check

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.budget_rule import Budget
 from qk_lightning.sweeps.space import Search, Space
+
+SWEEP_COPY = "sweep.yaml"  # in a sweep's own folder, see kept.py
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,16 @@ class SweepFile:
     def _spending(self, row: Row) -> Row:
         steps = self.steps.get(row.name, ())
         return replace(row, overrides=(*row.overrides, *steps)) if steps else row
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a sweep whose file gives none.
+
+    Args:
+        path: the file, or the copy of it in the sweep's own folder.
+    """
+    is_copy = path.name == SWEEP_COPY and path.parent.parent == sweeps_root().resolve()
+    return path.parent.name if is_copy else path.stem
 
 
 def _merge(parts: tuple[dict[str, Any], ...]) -> dict[str, Any]:

@@ -1,16 +1,13 @@
-"""What every sweep begins with, a search too: how it is run, its folders seen to, its file kept."""
+"""What every sweep begins with, a search too: how it is run, its folders seen to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qk_lightning.config.atomic import write_text
 from qk_lightning.config.disk_space import check_writable
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.tracking.mlflow_store import check_tracking
-
-SWEEP_COPY = "sweep.yaml"  # so that a sweep is found by its name wherever its file was
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,3 @@ def check_places(plan: SweepPlan) -> None:
         for stage in member.chain:
             check_tracking(stage.cfg)
             check_writable(stage.folder.path)
-
-
-def keep_file(plan: SweepPlan) -> None:
-    """Copy a sweep's file into its folder; one that was made in memory has none.
-
-    Args:
-        plan: the sweep.
-    """
-    if plan.file.path is not None:
-        write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ from qk_lightning.sweeps.failures import describe_begun, describe_left, mark_fai
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, left_alone, makespan
 from qk_lightning.sweeps.logged import metric_problems
-from qk_lightning.sweeps.override_checks import check_overrides_of
+from qk_lightning.sweeps.override_checks import check_overrides_of, undone_problems
 from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.sweeps.room import describe_room, room_of
@@ -218,8 +218,10 @@ def plan_members(file: SweepFile, rows: Collection[str] | None = None) -> tuple[
                 problems.update({str(problem): problem for problem in error.problems})
     if problems:
         raise ConfigError(list(problems.values()))
-    _check_rows(file, members)
     first = {member.row.name: member.chain for member in reversed(members)}
+    if refused := undone_problems(file, first):
+        raise ConfigError(refused)
+    _check_rows(file, members)
     if refused := [*loss_problems(file, first), *metric_problems(file, first)]:
         raise ConfigError(refused)
     return tuple(members)

@@ -17,7 +17,7 @@ from qk_lightning.config.layers import read_layer
 from qk_lightning.config.paths import find_preset, preset_roots
 from qk_lightning.sweeps.axes import as_groups, read_baseline, read_zip
 from qk_lightning.sweeps.budget_rule import read_budget
-from qk_lightning.sweeps.file import Row, SweepFile, format_value
+from qk_lightning.sweeps.file import Row, SweepFile, format_value, name_of
 from qk_lightning.sweeps.logged import name_problems
 from qk_lightning.sweeps.room import executor_problems
 from qk_lightning.sweeps.space import read_first, read_search, read_space
@@ -54,7 +54,7 @@ def load_sweep(sweep: str | Path) -> SweepFile:
         fix = "refer to a key of this file that exists"
         raise ConfigError(Problem(path.name, None, f"YAML ({reason})", fix)) from error
     assert isinstance(values, dict)
-    values.setdefault("name", path.stem)
+    values.setdefault("name", name_of(path))
     return parse_sweep({str(key): value for key, value in values.items()}, path)
 
 

@@ -83,13 +83,16 @@ def _put_aside(folder: Path, inputs: str) -> None:
 
 
 def read_result(plan: SweepPlan) -> dict[str, Any]:
-    """Return what the sweep's `result.json` holds, {} where there is none.
+    """Return what the sweep's `result.json` holds, {} where there is none or it is damaged.
 
     Args:
         plan: the sweep.
     """
     file = plan.folder / RESULT_FILE
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
+    try:
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
+    except (ValueError, TypeError):  # it is written anew
+        return {}
 
 
 def hash_inputs(plan: SweepPlan, failures: Sequence[str] = ()) -> str:

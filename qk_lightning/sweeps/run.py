@@ -16,7 +16,8 @@ from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome, begin
 from qk_lightning.sweeps.failures import mark_failed
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import PlannedRun, makespan
-from qk_lightning.sweeps.opening import Conduct, check_places, keep_file
+from qk_lightning.sweeps.kept import keep_sweep
+from qk_lightning.sweeps.opening import Conduct, check_places
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
 from qk_lightning.sweeps.pool import PRELOAD, Pool
 from qk_lightning.sweeps.pool_jobs import experiments_of, log_sweep, prepare_members
@@ -70,7 +71,8 @@ def run_sweep(
         plan, doomed = redo_sweep(plan)
     check_room(plan.file, plan.to_start)
     write("\n".join([plan.describe(), *describe_redo(doomed)]))
-    keep_file(plan)
+    if plan.file.path is not None:
+        keep_sweep(plan.file)
     tracked = experiments_of(plan)
     with local_pool(plan.file, room_of(plan.file, plan.to_start), preload) as pool:
         outcome = _train(plan, doomed, pool, conduct)

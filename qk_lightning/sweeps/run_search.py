@@ -17,7 +17,8 @@ from qk_lightning.sweeps.ended import SweepResult, describe_failures
 from qk_lightning.sweeps.engine import local_pool
 from qk_lightning.sweeps.execute import Outcome
 from qk_lightning.sweeps.graph import build_graph
-from qk_lightning.sweeps.opening import Conduct, check_places, keep_file
+from qk_lightning.sweeps.kept import keep_sweep
+from qk_lightning.sweeps.opening import Conduct, check_places
 from qk_lightning.sweeps.plan import SweepPlan, plan_members, plan_sweep
 from qk_lightning.sweeps.pool import Pool
 from qk_lightning.sweeps.pool_jobs import experiments_of, log_sweep, prepare_members
@@ -72,7 +73,8 @@ def run_search(plan: SweepPlan, redo: bool, conduct: Conduct) -> SweepResult:
 
 
 def _search(probe: SweepPlan, folder: Path, conduct: Conduct) -> SweepResult:
-    keep_file(probe)
+    if probe.file.path is not None:
+        keep_sweep(probe.file)
     study, file = Study(probe.file, folder), probe.file
     _keep(study, probe.folder)
     tracked, room = experiments_of(probe), room_of(file, probe.to_run)
