@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -192,21 +193,33 @@ def test_latex_is_escaped_and_its_columns_agree(folder):
     for table in latex.split(r"\begin{table}")[1:]:
         columns = re.search(r"\\begin\{tabular\}\{(l[r]+)\}", table)[1]
         lines = [line for line in table.splitlines() if line.endswith(r"\\")]
-        assert len(lines) == 5  # two of heading, three rows
-        for line in lines[1:]:
-            assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+        assert len(columns) == 3  # metrics stand below each other: the page is narrow
+        titles = [line for line in lines if line.startswith(r"\multicolumn{3}{l}{\emph{")]
+        assert len(titles) == 2 and len(lines) == 9  # a heading; of each metric three rows
+        for line in lines:
+            if line not in titles:
+                assert len(re.findall(r"(?<!\\)&", line)) == 2
         bare = re.sub(r"\\[{}$&%#_]", "", table)
         assert bare.count("{") == bare.count("}")
         assert bare.count("$") % 2 == 0
-        better = next(line for line in lines if line.startswith("width=4"))
-        assert better.count(r"\textbf{") == 2  # the loss and its difference; accuracy is the same
-        assert r"\textbf{\boldmath $0.206 \pm 0.015$}" in better
+        loss, accuracy = [line for line in lines if line.startswith("width=4")]
+        assert loss.count(r"\textbf{") == 2 and accuracy.count(r"\textbf{") == 0  # it is the same
+        assert r"\textbf{\boldmath $0.206 \pm 0.015$}" in loss
     assert "Holm-corrected over 2 arms" in latex
 
 
 def test_latex_of_a_sweep_without_results(written):
     assert compose_latex(written.file, [], []).count("%") == 2
     assert escape_latex("a\nb\x07\\{}") == r"a b \textbackslash{}\{\}"
+    assert escape_latex("naïve α≤1 ✓ 中") == r"naïve $\alpha$$\leq$1 (U+2713) (U+4E2D)"
+
+
+def test_latex_without_a_baseline_says_what_its_intervals_are(written):
+    file = replace(written.file, baseline={})
+    table = make_table(file, collect_results(replace(written, file=file)))
+    latex = compose_latex(file, table, [])
+    assert "$\\pm$: 95\\,\\% interval of the mean, Student's t over seeds." in latex
+    assert latex.count(r"\multicolumn{1}{c}{") == 2 * len(written.stages)  # side by side
 
 
 def test_costs_that_were_not_recorded_stay_unknown():
