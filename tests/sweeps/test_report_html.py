@@ -19,7 +19,7 @@ from qk_lightning.sweeps import plan as plan_module
 from qk_lightning.sweeps.costs import Cost, add, cost_of, format_large, mean
 from qk_lightning.sweeps.embed import embed, embed_all
 from qk_lightning.sweeps.latex import compose_latex, escape_latex
-from qk_lightning.sweeps.page_plots import pareto
+from qk_lightning.sweeps.page_plots import fit_legend, pareto
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import write_report
@@ -186,6 +186,13 @@ def test_pictures_keep_to_their_budget(tmp_path):
     assert sum(len(uri) for uri, _ in both.values()) <= 50_000
 
 
+def test_a_legend_fits_into_its_figure():
+    assert fit_legend(["stage1", "stage2"], 4.6, 2) == (2, ["stage1", "stage2"])
+    assert fit_legend([], 4.6, 2) == (2, [])
+    columns, (short, long) = fit_legend(["a", "b" * 200], 4.6, 2)
+    assert columns == 1 and short == "a" and 50 < len(long) < 80 and long.endswith("…")
+
+
 def test_latex_is_escaped_and_its_columns_agree(folder):
     latex = (folder / "report.tex").read_text()
     assert "50\\% \\& \\textless{}script\\textgreater{}" in latex
@@ -215,11 +222,10 @@ def test_latex_of_a_sweep_without_results(written):
 
 
 def test_latex_without_a_baseline_says_what_its_intervals_are(written):
-    file = replace(written.file, baseline={})
-    table = make_table(file, collect_results(replace(written, file=file)))
-    latex = compose_latex(file, table, [])
+    plan = replace(written, file=replace(written.file, baseline={}))
+    latex = compose_latex(plan.file, make_table(plan, collect_results(plan)), [])
     assert "$\\pm$: 95\\,\\% interval of the mean, Student's t over seeds." in latex
-    assert latex.count(r"\multicolumn{1}{c}{") == 2 * len(written.stages)  # side by side
+    assert latex.count(r"\multicolumn{1}{c}{") == 2 * 2  # side by side, two stages
 
 
 def test_costs_that_were_not_recorded_stay_unknown():
