@@ -14,7 +14,7 @@ import pytest
 
 import qk_lightning as qk
 from qk_lightning.api import runs as api_runs
-from qk_lightning.api.sweeping import sweep_text
+from qk_lightning.sweeps.keep_file import sweep_text
 from qk_lightning.sweeps.reader import load_sweep
 
 SOURCE = Path(qk.__file__)

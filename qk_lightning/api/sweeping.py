@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from qk_lightning.api.comparison import Comparison
 from qk_lightning.api.training import see_edits
@@ -15,12 +12,12 @@ from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.atomic import write_text
 from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.engine import RunOptions
-from qk_lightning.sweeps.file import Row, SweepFile
+from qk_lightning.sweeps.file import SweepFile
+from qk_lightning.sweeps.keep_file import SWEEP_COPY, sweep_text
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import RESULT_FILE, write_report
-from qk_lightning.sweeps.run import SWEEP_COPY, describe_failures, run_sweep
-from qk_lightning.sweeps.space import Range
+from qk_lightning.sweeps.run import describe_failures, run_sweep
 
 
 def sweep(
@@ -84,49 +81,6 @@ def list_sweeps() -> list[str]:
     found = [folder for folder in found if (folder / SWEEP_COPY).is_file()]
     found.sort(key=lambda folder: (folder / RESULT_FILE).stat().st_mtime)
     return [folder.name for folder in found]
-
-
-def sweep_text(file: SweepFile) -> str:
-    """Write a sweep that was made in memory as the file that says the same.
-
-    Args:
-        file: the sweep.
-
-    Returns:
-        YAML.
-    """
-    values = {
-        "name": file.name,
-        "preset": file.preset,
-        "overrides": list(file.overrides),
-        "axes": _axes(file),
-        "search": asdict(file.search) if file.search else None,
-        "zip": [list(group) for group in file.zipped] or None,
-        "rows": _named(file.listed) if file.listed and not file.search else None,
-        "controls": _named(file.controls) or None,
-        "seeds": list(file.seeds),
-        "baseline": file.baseline or None,
-        "budget": file.budget.to_values() if file.budget else None,
-        "metrics": dict(file.metrics),
-        "slots": file.slots or None,
-        "threads": file.threads,
-        "gpus": file.gpus,
-        "cores": file.cores or None,
-        "executor": file.executor or None,
-    }
-    said = {key: value for key, value in values.items() if value is not None}
-    return OmegaConf.to_yaml(OmegaConf.create(said))
-
-
-def _axes(file: SweepFile) -> dict[str, Any]:
-    if not file.search:
-        return {axis: list(options) for axis, options in file.axes.items()}
-    return {key: of.to_values() if isinstance(of, Range) else list(of)
-            for key, of in file.space.items()}  # fmt: skip
-
-
-def _named(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [{"name": row.name, "overrides": list(row.overrides)} for row in rows]
 
 
 def _given(sweep: str | Path | SweepFile | Mapping[str, Any]) -> Path | SweepFile:

@@ -26,6 +26,7 @@ from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.evaluation.levels import MEANINGS, NAMES, in_order, read_levels
 from qk_lightning.sweeps.execute import run_chain
 from qk_lightning.sweeps.graph import Graph, PlannedRun, build_graph, makespan
+from qk_lightning.sweeps.keep_file import SWEEP_COPY
 from qk_lightning.sweeps.launch import follow
 from qk_lightning.sweeps.page import PAGE_FILE
 from qk_lightning.sweeps.plan import format_seconds, plan_members, plan_sweep
@@ -33,7 +34,7 @@ from qk_lightning.sweeps.preflight import check
 from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
-from qk_lightning.sweeps.run import SWEEP_COPY, redo_sweep, run_sweep, with_options
+from qk_lightning.sweeps.run import redo_sweep, run_sweep, with_options
 from qk_lightning.tracking.mlflow_store import check_tracking
 from qk_lightning.tracking.provenance import describe_changes, source_changes
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,12 +63,23 @@ class SweepPlan:
         members: every row with every seed.
         graph: their runs, each once.
         changes: files that differ from those a finished run used, by identity.
+        runs_by: the command that runs it; "" for `qk sweep` with its name.
     """
 
     file: SweepFile
     members: tuple[Member, ...]
     graph: Graph
     changes: dict[str, list[str]]
+    runs_by: str = ""
+
+    def command(self, *words: str) -> str:
+        """Write the command that runs all of it.
+
+        Args:
+            words: further words of the command line.
+        """
+        runs_by = self.runs_by or f"qk sweep {shlex.quote(self.file.name)}"
+        return " ".join([runs_by, *words])
 
     @property
     def folder(self) -> Path:
@@ -145,7 +157,7 @@ class SweepPlan:
                 f"* done by other code ({describe_changes(files)}): "
                 "`--redo` trains those runs again"
             )
-        notes += describe_left(self.graph.values(), f"qk sweep {self.file.name} --retry failed")
+        notes += describe_left(self.graph.values(), self.command("--retry failed"))
         if not self.to_start:
             return notes if trials_left(self.file) else [*notes, "nothing to run"]
         return [*notes, describe_room(self.file, self.to_start), self._estimate()]

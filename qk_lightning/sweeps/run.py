@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qk_lightning.config.atomic import write_text
 from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.engine import AS_THE_FILE_SAYS, RunOptions, engine_of, local_pool
@@ -19,20 +18,19 @@ from qk_lightning.sweeps.execute import RUN_STAGE, Executor, Outcome, begin
 from qk_lightning.sweeps.failures import mark_failed
 from qk_lightning.sweeps.file import SweepFile
 from qk_lightning.sweeps.graph import PlannedRun, makespan
+from qk_lightning.sweeps.keep_file import keep_file
 from qk_lightning.sweeps.plan import SweepPlan, plan_sweep
 from qk_lightning.sweeps.pool import PRELOAD, Pool
 from qk_lightning.sweeps.preflight import CHECK, texts_to_check
 from qk_lightning.sweeps.progress import PlainProgress, make_progress
 from qk_lightning.sweeps.redo import as_new, describe_redo, forget, plan_redo
 from qk_lightning.sweeps.report import REPORT_FILE, write_report
-from qk_lightning.sweeps.reproduce import sweep_command
 from qk_lightning.sweeps.room import check_room, needs_of, room_of
 from qk_lightning.sweeps.worker import Job
 from qk_lightning.tracking.mlflow_missed import count_missed
 from qk_lightning.tracking.mlflow_runs import is_logged
 from qk_lightning.tracking.mlflow_store import check_tracking, store_uri
 
-SWEEP_COPY = "sweep.yaml"  # so that a sweep is found by its name wherever its file was
 ENSURE_STORE = "qk_lightning.tracking.mlflow_store:prepare_store"
 LOG_SWEEP = "qk_lightning.tracking.mlflow_runs:show_sweep"
 
@@ -124,8 +122,7 @@ def run_sweep(
         plan, doomed = redo_sweep(plan)
     check_room(plan.file, plan.to_start)
     write("\n".join([plan.describe(), *describe_redo(doomed)]))
-    if plan.file.path is not None:
-        write_text(plan.folder / SWEEP_COPY, plan.file.path.read_text(encoding="utf-8"))
+    keep_file(plan.file, plan.folder)
     tracked = _experiments(plan)
     room = room_of(plan.file, plan.to_start)
     with local_pool(plan.file, room, preload) as pool:
@@ -283,6 +280,6 @@ def describe_again(plan: SweepPlan, outcome: Outcome) -> list[str]:
     given_up = [f"given up: {outcome.given_up}"] if outcome.given_up else []
     again = []
     if outcome.failed or outcome.left:
-        command = sweep_command(plan, ["--retry", "failed"])
+        command = plan.command("--retry failed")
         again = [f"what failed is left as it is until it is asked for: {command}"]
     return [*stopped, *given_up, *again]

@@ -10,20 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qk_lightning.config.atomic import write_text
 from qk_lightning.config.disk_space import check_writable
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.locks import FolderLock, LockHeld
 from qk_lightning.sweeps.engine import local_pool
 from qk_lightning.sweeps.execute import RUN_STAGE, Outcome
 from qk_lightning.sweeps.graph import build_graph
+from qk_lightning.sweeps.keep_file import keep_file
 from qk_lightning.sweeps.plan import SweepPlan, plan_members, plan_sweep
 from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.progress import make_progress
 from qk_lightning.sweeps.report import REPORT_FILE, write_csv, write_report
 from qk_lightning.sweeps.room import check_room, needs_of, room_of
 from qk_lightning.sweeps.run import (
-    SWEEP_COPY,
     SweepResult,
     _check,
     _experiments,
@@ -103,8 +102,7 @@ def _search(
     fail_fast: int,
 ) -> SweepResult:
     file = plan.file
-    if file.path is not None:
-        write_text(plan.folder / SWEEP_COPY, file.path.read_text(encoding="utf-8"))
+    keep_file(file, plan.folder)
     study = Study(file, folder)
 
     def keep() -> None:

@@ -16,10 +16,10 @@ import fake_search
 import fake_stages
 import pytest
 
-from qk_lightning.api.sweeping import sweep_text
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.config.find_runs import list_runs
 from qk_lightning.sweeps import plan as plan_module
+from qk_lightning.sweeps.keep_file import sweep_text
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.sweeps.run import run_sweep

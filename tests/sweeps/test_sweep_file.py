@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from qk_lightning.api.sweeping import sweep_text
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.sweeps.keep_file import sweep_text
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.plots import write_plot
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
