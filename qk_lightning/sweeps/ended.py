@@ -8,7 +8,6 @@ from typing import Any
 
 from qk_lightning.sweeps.execute import Outcome
 from qk_lightning.sweeps.plan import SweepPlan
-from qk_lightning.sweeps.reproduce import sweep_command
 from qk_lightning.tracking.mlflow_missed import count_missed
 
 
@@ -84,6 +83,6 @@ def describe_again(plan: SweepPlan, outcome: Outcome) -> list[str]:
     given_up = [f"given up: {outcome.given_up}"] if outcome.given_up else []
     again = []
     if outcome.failed or outcome.left:
-        command = sweep_command(plan, ["--retry", "failed"])
+        command = plan.command("--retry failed")
         again = [f"what failed is left as it is until it is asked for: {command}"]
     return [*stopped, *given_up, *again]

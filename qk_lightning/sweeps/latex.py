@@ -20,16 +20,39 @@ SPECIAL = {
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
 }  # fmt: skip
 ARROWS = {"min": r"$\downarrow$", "max": r"$\uparrow$"}
+# Beyond ASCII, what pdflatex sets with no package but booktabs; found by setting each of them.
+ACCENTED = {chr(code) for code in range(0xA1, 0x180)} - set("«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
+PLAIN = ACCENTED | set("–—‘’“”†‡•…€™←→")
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega"
+)
+MATHS = {
+    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", GREEK.split(), strict=True)),
+    "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Σ": "Sigma", "Φ": "Phi",
+    "Ω": "Omega", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty",
+}  # fmt: skip
+MOST_COLUMNS = 2  # of numbers side by side on a page one column wide
 
 
 def escape_latex(text: str) -> str:
     """Write a text so that LaTeX shows it as it is.
 
     Args:
-        text: anything; line breaks and control characters become spaces.
+        text: anything; line breaks and control characters become spaces, and letters that no
+            font of LaTeX's own has become their numbers, such as (U+2713).
     """
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return "".join(SPECIAL.get(letter, letter) for letter in plain)
+    return "".join(_letter(letter) for letter in text)
+
+
+def _letter(letter: str) -> str:
+    if letter in MATHS:
+        return f"$\\{MATHS[letter]}$"
+    if not letter.isprintable():
+        return " "
+    if letter.isascii() or letter in PLAIN:
+        return SPECIAL.get(letter, letter)
+    return f"(U+{ord(letter):04X})"
 
 
 def compose_latex(file: SweepFile, table: Sequence[TableRow], notes: Sequence[str]) -> str:
@@ -60,26 +83,32 @@ def _stage(file: SweepFile, rows: Sequence[TableRow], notes: Sequence[str]) -> s
     metrics = measured(file, rows)
     compared = any(row.is_baseline for row in rows)
     width = 2 if compared else 1
-    columns = "l" + "r" * width * len(metrics)
-    names = [f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(metric)} {ARROWS[goal]}}}"
-             for metric, goal in metrics.items()]  # fmt: skip
-    rules = "".join(f"\\cmidrule(lr){{{2 + width * place}-{1 + width * (place + 1)}}}"
-                    for place in range(len(metrics)))  # fmt: skip
-    under = ["mean", *(["difference"] if compared else [])] * len(metrics)
-    body = [_line(row, metrics, compared) for row in rows if not row.control]
-    controls = [_line(row, metrics, compared) for row in rows if row.control]
-    body += [r"\midrule", *controls] if controls else []
     axes = escape_latex(", ".join(file.axes) or "row")
+    under = ["mean", *(["difference"] if compared else [])]
+    if width * len(metrics) > MOST_COLUMNS:  # metrics below each other
+        columns = "l" + "r" * width
+        heading = [" & ".join([axes, *under]) + r" \\"]
+        body = []
+        for metric, goal in metrics.items():
+            title = f"\\emph{{{escape_latex(metric)}}} {ARROWS[goal]}"
+            body += [r"\midrule", f"\\multicolumn{{{width + 1}}}{{l}}{{{title}}} \\\\"]
+            body += _body(rows, {metric: goal}, compared)
+    else:
+        columns = "l" + "r" * width * len(metrics)
+        names = [f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(metric)} {ARROWS[goal]}}}"
+                 for metric, goal in metrics.items()]  # fmt: skip
+        rules = "".join(f"\\cmidrule(lr){{{2 + width * place}-{1 + width * (place + 1)}}}"
+                        for place in range(len(metrics)))  # fmt: skip
+        heading = [" & ".join(["", *names]) + r" \\", rules]
+        heading.append(" & ".join([axes, *under * len(metrics)]) + r" \\")
+        body = [r"\midrule", *_body(rows, metrics, compared, r"\midrule")]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering\small",
             f"\\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join(["", *names]) + r" \\",
-            rules,
-            " & ".join([axes, *under]) + r" \\",
-            r"\midrule",
+            *heading,
             *body,
             r"\bottomrule",
             r"\end{tabular}",
@@ -87,6 +116,15 @@ def _stage(file: SweepFile, rows: Sequence[TableRow], notes: Sequence[str]) -> s
             r"\end{table}",
         ]
     )
+
+
+def _body(
+    rows: Sequence[TableRow], metrics: Mapping[str, str], compared: bool, between: str = ""
+) -> list[str]:
+    """Write the rows of the grid, and then the controls."""
+    body = [_line(row, metrics, compared) for row in rows if not row.control]
+    controls = [_line(row, metrics, compared) for row in rows if row.control]
+    return [*body, *([between] if controls and between else []), *controls]
 
 
 def _line(row: TableRow, metrics: Mapping[str, str], compared: bool) -> str:
@@ -149,6 +187,8 @@ def _caption(file: SweepFile, rows: Sequence[TableRow], notes: Sequence[str]) ->
                 "The smallest differences that would have been shown with "
                 f"{100 * POWER:.0f}\\,\\% power are in table.csv."
             )
+    elif any(s and s.half_width is not None for row in rows for s in row.metrics.values()):
+        sentences.append(f"$\\pm$: {percent} interval of the mean, Student's t over seeds.")
     if any(one.borderline for one in differences):
         sentences.append(r"$^{\dagger}$ the interval alone leaves 0 out, Holm's correction does "
                          "not follow it.")  # fmt: skip

@@ -17,7 +17,7 @@ from qk_lightning.sweeps.contents import Contents
 from qk_lightning.sweeps.file import format_value
 from qk_lightning.sweeps.graph import PlannedRun
 from qk_lightning.sweeps.plan import SweepPlan
-from qk_lightning.sweeps.reproduce import code_notes, reproduce_cells, sweep_command
+from qk_lightning.sweeps.reproduce import code_notes, reproduce_cells
 from qk_lightning.sweeps.results import RunResult, TableRow
 from qk_lightning.sweeps.statistics import CONFIDENCE, MIN_SEEDS, NOTHING_SHOWN, POWER, SEEDS
 from qk_lightning.sweeps.tables import (
@@ -61,7 +61,7 @@ def compose_markdown(contents: Contents, has_plot: bool) -> str:
         blocks += [f"### {stage}\n\n![samples of {stage}]({name})"]
     blocks += ["## What was run", _stages(plan), *_weights(plan)]
     blocks += ["## Runs", _runs(plan, contents.results)]
-    blocks += ["## How to make it again", f"`{sweep_command(plan)}`, or one member alone:"]
+    blocks += ["## How to make it again", f"`{plan.command()}`, or one member alone:"]
     blocks += [to_markdown(_quoted(reproduce_cells(plan)))]
     return "\n\n".join(block for block in blocks if block) + "\n"
 

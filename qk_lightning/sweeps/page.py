@@ -20,7 +20,7 @@ from qk_lightning.sweeps.page_plots import cost_plots, loss_plot, metric_plots
 from qk_lightning.sweeps.page_style import CSS, JS, POLICY
 from qk_lightning.sweeps.page_table import stage_table, words_table
 from qk_lightning.sweeps.plan import SweepPlan, format_seconds
-from qk_lightning.sweeps.reproduce import code_notes, reproduce_cells, sweep_command
+from qk_lightning.sweeps.reproduce import code_notes, reproduce_cells
 from qk_lightning.sweeps.results import RunResult, TableRow
 from qk_lightning.sweeps.tables import other_code
 
@@ -155,7 +155,7 @@ def _cost(plan: SweepPlan) -> str:
 
 
 def _again(plan: SweepPlan) -> str:
-    every = escape(f"{sweep_command(plan)}\n{sweep_command(plan, ['--plan'])}")
+    every = escape(f"{plan.command()}\n{plan.command('--plan')}")
     cells = reproduce_cells(plan)
     return (
         f"<p>All of it, or what is left of it:</p><pre>{every}</pre>\n"

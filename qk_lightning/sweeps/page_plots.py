@@ -24,6 +24,7 @@ STYLE: dict[Any, Any] = {
 }
 MAX_POINTS = 150  # of a loss curve: neighbours are averaged beyond
 PANEL, LEGEND_LINE = (4.6, 2.9), 0.17  # inches
+LEGEND_KEY, LEGEND_LETTER = 0.45, 0.058  # inches: the mark beside a label, a letter of it
 LOSS = "train/loss"
 
 
@@ -44,7 +45,7 @@ def _svg(draw: Callable[[Any], None], panels: int = 1) -> str:
 def _arrange(figure: Any, panels: int) -> None:
     """Set margins in inches, the legend below: matplotlib's own layouts draw everything twice."""
     handles, labels = _legend(figure)
-    columns = 2 * panels
+    columns, labels = fit_legend(labels, PANEL[0] * panels, 2 * panels)
     below = 0.55 + LEGEND_LINE * math.ceil(len(labels) / columns)
     width, height = PANEL[0] * panels, PANEL[1] + below
     figure.set_size_inches(width, height)
@@ -52,6 +53,23 @@ def _arrange(figure: Any, panels: int) -> None:
                            top=1 - 0.3 / height, wspace=0.25)  # fmt: skip
     if handles:
         figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=7, frameon=False)
+
+
+def fit_legend(labels: Sequence[str], width: float, most: int) -> tuple[int, list[str]]:
+    """Choose a legend's columns so that none is cut off, and shorten what fits in no line.
+
+    Args:
+        labels: its labels.
+        width: of the figure, in inches.
+        most: columns, at most.
+
+    Returns:
+        The columns, and the labels.
+    """
+    longest = max((len(label) for label in labels), default=0)
+    columns = min(most, max(1, int(width / (LEGEND_KEY + LEGEND_LETTER * longest))))
+    room = int((width / columns - LEGEND_KEY) / LEGEND_LETTER)
+    return columns, [text if len(text) <= room else f"{text[: room - 1]}…" for text in labels]
 
 
 def _legend(figure: Any) -> tuple[list[Any], list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from qk_lightning.sweeps.override_checks import check_overrides_of, undone_probl
 from qk_lightning.sweeps.probe import plan_probe
 from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.sweeps.room import describe_room, room_of
-from qk_lightning.sweeps.trials import describe_search, with_trials
+from qk_lightning.sweeps.trials import describe_search, trials_left, with_trials
 from qk_lightning.tracking.provenance import describe_changes, source_changes
 
 
@@ -69,6 +70,15 @@ class SweepPlan:
     graph: Graph
     changes: dict[str, list[str]]
 
+    def command(self, *words: str) -> str:
+        """Write the command that runs all of it.
+
+        Args:
+            words: further words of the command line.
+        """
+        command = self.file.command or f"qk sweep {shlex.quote(self.file.name)}"
+        return " ".join([command, *words])
+
     @property
     def folder(self) -> Path:
         """Where the sweep's report stands."""
@@ -101,13 +111,18 @@ class SweepPlan:
         grid, controls = len(file.grid()), len(file.controls)
         beside = f" + {format_count(controls, 'control')}" if controls else ""
         seeds = ", ".join(str(seed) for seed in file.seeds)
+        rows = f"{format_count(grid, 'row')}{beside}" if not file.search else "a search"
         lines = [
-            f"sweep {file.name}: {file.preset}, {format_count(grid, 'row')}{beside}, seeds {seeds}",
+            f"sweep {file.name}: {file.preset}, {rows}, seeds {seeds}",
             f"{len(self.members)} members, {total} runs ({self._shared()} shared): "
             f"{total - left} done, {left} to run",
             "",
             *in_columns([["", *self.stages], *(self._row_cells(row) for row in file.rows())]),
             "",
+        ]
+        if file.search and not self.members:
+            lines = lines[:1]
+        lines += [
             *describe_search(file, indent="  "),
             *describe_budget(self, "budget: ", "  "),
             *self._notes(),
@@ -140,9 +155,9 @@ class SweepPlan:
                 f"* done by other code ({describe_changes(files)}): "
                 "`--redo` trains those runs again"
             )
-        notes += describe_left(self.graph.values(), f"qk sweep {self.file.name} --retry failed")
+        notes += describe_left(self.graph.values(), self.command("--retry failed"))
         if not self.to_start:
-            return [*notes, "nothing to run"]
+            return notes if trials_left(self.file) else [*notes, "nothing to run"]
         return [*notes, describe_room(self.file, self.to_start), self._estimate()]
 
     def _estimate(self) -> str:

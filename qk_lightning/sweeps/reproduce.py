@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from qk_lightning.config.chain import plan_chain
 from qk_lightning.sweeps.plan import Member, SweepPlan
 from qk_lightning.tracking.provenance import describe_changes
 
@@ -35,8 +36,28 @@ def command_of(plan: SweepPlan, member: Member) -> str:
         plan: the sweep.
         member: the member.
     """
-    texts = [plan.file.preset, *plan.file.overrides, *member.row.overrides, f"seed={member.seed}"]
-    return " ".join(["qk", "fit", *(shlex.quote(str(text)) for text in texts)])
+    texts = [*plan.file.overrides, *member.row.overrides, f"seed={member.seed}"]
+    preset = plan.file.preset
+    if plan.file.command and (cut := _up_to_the_last_stage(plan, member, texts)):
+        preset, texts = cut
+    return " ".join(["qk", "fit", *(shlex.quote(str(text)) for text in (preset, *texts))])
+
+
+def _up_to_the_last_stage(
+    plan: SweepPlan, member: Member, texts: Sequence[str]
+) -> tuple[str, list[str]] | None:
+    """Name the preset and overrides of a member whose later stages are not trained.
+
+    Returns:
+        Preset and overrides; None where no stage is left out.
+    """
+    whole = plan_chain(plan.file.preset, texts)
+    if len(whole) == len(member.chain):
+        return None
+    preset = str(whole[len(member.chain)].cfg.parent)
+    if len(member.chain) == 1:
+        return preset, list(member.chain[0].overrides)
+    return preset, [f"{s.stage}.{text}" for s in member.chain for text in s.overrides]
 
 
 def _codes(plan: SweepPlan, member: Member) -> dict[str, None]:
@@ -82,14 +103,3 @@ def code_notes(plan: SweepPlan) -> list[str]:
             f"from today's: {describe_changes(files)}."
         )
     return notes
-
-
-def sweep_command(plan: SweepPlan, names: Sequence[str] = ()) -> str:
-    """Write the command that runs the whole sweep.
-
-    Args:
-        plan: the sweep.
-        names: further words of the command line.
-    """
-    command = plan.file.command or f"qk sweep {shlex.quote(plan.file.name)}"
-    return " ".join([command, *names])

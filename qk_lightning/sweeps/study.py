@@ -68,7 +68,8 @@ class Study:
                                for key, of in file.space.items()}  # fmt: skip
         self._handed_out: set[int] = set()
         self._check_made_of()
-        if file.baseline and not self._study.trials:
+        self._drop_torn()
+        if file.baseline and not self._asked():
             assert isinstance(file.baseline, dict)
             self._study.enqueue_trial(self._params(file.baseline))
 
@@ -76,9 +77,9 @@ class Study:
         """Return a trial to train, None where all have been handed out."""
         states = self._optuna.trial.TrialState
         for frozen in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            if frozen.number not in self._handed_out and frozen.params:
+            if frozen.number not in self._handed_out and self._is_whole(frozen):
                 return self._hand_out(frozen)
-        asked = self._study.get_trials(deepcopy=False)
+        asked = self._asked()
         waiting = any(frozen.state == states.WAITING for frozen in asked)
         if len(asked) >= self.search.trials and not waiting:
             return None
@@ -124,12 +125,29 @@ class Study:
                  states.FAIL: FAILED, states.RUNNING: RUNNING}  # fmt: skip
         found = []
         for frozen in self._study.get_trials(deepcopy=False):
-            if frozen.state in names and frozen.params:
+            if frozen.state in names and self._is_whole(frozen):
                 # The value of a pruned trial is Optuna's last report, which is no result.
                 value = frozen.value if frozen.state == states.COMPLETE else None
                 values, step = self._values(frozen.params), frozen.last_step
                 found.append(Trial(frozen.number, values, names[frozen.state], value, step))
         return found
+
+    def _is_whole(self, frozen: Any) -> bool:
+        """Whether all of a trial's values were written before something ended the process."""
+        return set(frozen.params) >= set(self.file.space)
+
+    def _asked(self) -> list[Any]:
+        """Return the trials that count: handed out, or waiting to be."""
+        waiting = self._optuna.trial.TrialState.WAITING
+        every = self._study.get_trials(deepcopy=False)
+        return [one for one in every if one.state == waiting or self._is_whole(one)]
+
+    def _drop_torn(self) -> None:
+        """End trials that a kill left with some of their values; they are asked for again."""
+        states = self._optuna.trial.TrialState
+        for frozen in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if not self._is_whole(frozen):
+                self._study.tell(frozen.number, state=states.FAIL)
 
     def _hand_out(self, frozen: Any) -> Trial:
         self._handed_out.add(frozen.number)

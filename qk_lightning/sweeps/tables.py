@@ -157,13 +157,16 @@ def best_row(rows: Sequence[TableRow], metric: str, goal: str) -> str | None:
 
     Returns:
         The row's name; None with fewer than two rows, where two share the best mean, or where
-        the metric is a loss and is not the same quantity in all of them.
+        the metric is a loss and is not the same quantity in all of them. A row that lacks seeds
+        which another one has is left out: seeds differ more than rows do.
     """
     if is_loss(metric) and len({row.loss_units for row in rows if not row.control}) > 1:
         return None
-    means = {row.row: summary.mean for row in rows
-             if not row.control and (summary := row.metrics[metric])
-             and math.isfinite(summary.mean)}  # fmt: skip
+    known = [(row, summary) for row in rows
+             if not row.control and (summary := row.metrics[metric])]  # fmt: skip
+    most = max((summary.count for _, summary in known), default=0)
+    means = {row.row: summary.mean for row, summary in known
+             if summary.count == most and math.isfinite(summary.mean)}  # fmt: skip
     best = (min if goal == "min" else max)(means.values(), default=None)
     names = [name for name, mean in means.items() if mean == best]
     return names[0] if len(names) == 1 and len(means) > 1 else None

@@ -110,6 +110,18 @@ def best_of(file: SweepFile, trials: Sequence[Trial]) -> Trial | None:
     return better(done, key=lambda item: item[0])[1]
 
 
+def trials_left(file: SweepFile) -> int:
+    """Return how many trials of a search have not ended; 0 without a search.
+
+    Args:
+        file: the sweep.
+    """
+    if file.search is None:
+        return 0
+    ended = [t for t in read_trials(sweeps_root() / file.name) if t.state != RUNNING]
+    return max(0, file.search.trials - len(ended))
+
+
 def describe_search(file: SweepFile, heading: str = "", indent: str = "") -> list[str]:
     """Say what a search chooses from, how far it is, and what is best; nothing without one.
 
@@ -133,6 +145,9 @@ def describe_search(file: SweepFile, heading: str = "", indent: str = "") -> lis
         lines.append(f"{indent}{key}: {_describe(of)}")
     if search.pruner != "none":
         lines.append(f"{indent}pruned by the {search.pruner} of val/loss")
+    if left := trials_left(file):
+        seeds = f" of {len(file.seeds)} seeds each" if len(file.seeds) > 1 else ""
+        lines.append(f"{indent}{left} of them left to train{seeds}")
     if best := best_of(file, trials):
         name, value = row_of(best.values, best.number).name, best.value
         lines.append(f"{indent}best {search.metric} {value:.5g}: {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fake_stages
 import pytest
 
-from qk_lightning.sweeps import page, report
+from qk_lightning.sweeps import page, report, reproduce
 from qk_lightning.sweeps import plan as plan_module
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
@@ -17,7 +17,8 @@ def project(tmp_path, monkeypatch):
     """An empty project root whose presets are fake chains."""
     monkeypatch.setenv("QK_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(plan_module, "plan_chain", fake_stages.plan_chain)
+    for module in (plan_module, reproduce):
+        monkeypatch.setattr(module, "plan_chain", fake_stages.plan_chain)
     (tmp_path / "runs").mkdir()
     return tmp_path
 

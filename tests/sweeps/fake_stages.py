@@ -35,6 +35,7 @@ def plan_chain(preset, overrides=()) -> list[StagePlan]:
         content = {key: values[key] for key in keys}
         identity = _hash(stage, content, parent.identity if parent else "")
         cfg = _config(stage, content)
+        cfg.parent = str(parent.cfg.name) if parent else None
         folder = parent.folder if parent else None
         plans.append(StagePlan(stage, cfg, {}, identity, parent, folder))
     return plans

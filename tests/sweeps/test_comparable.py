@@ -98,6 +98,18 @@ def test_no_best_mean_among_losses_of_different_kinds():
     assert best_row([row("a", 1.0, "one"), row("b", 2.0, "one")], "val/loss", "min") == "a"
 
 
+def test_a_row_that_lacks_a_seed_has_no_best_mean():
+    def row(name, *losses):
+        seeds = tuple(range(len(losses)))
+        metrics = {"val/loss": summarise(losses)}
+        return TableRow("stage1", name, {}, False, False, seeds, metrics, None, {}, None, None,
+                        None, ())  # fmt: skip
+
+    rows = [row("whole", 1.0, 1.0, 2.0), row("also", 1.0, 1.0, 2.1), row("lacks", 1.0, 1.0)]
+    assert best_row(rows, "val/loss", "min") == "whole"
+    assert best_row(rows[1:], "val/loss", "min") is None
+
+
 @pytest.mark.parametrize(
     ("metric", "known"),
     [("val/loss", True), ("val/loss/editing", True), ("train/loss", True), ("val/psnr", False),

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -18,7 +19,7 @@ from qk_lightning.sweeps import plan as plan_module
 from qk_lightning.sweeps.costs import Cost, add, cost_of, format_large, mean
 from qk_lightning.sweeps.embed import embed, embed_all
 from qk_lightning.sweeps.latex import compose_latex, escape_latex
-from qk_lightning.sweeps.page_plots import pareto
+from qk_lightning.sweeps.page_plots import fit_legend, pareto
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import write_report
@@ -185,6 +186,13 @@ def test_pictures_keep_to_their_budget(tmp_path):
     assert sum(len(uri) for uri, _ in both.values()) <= 50_000
 
 
+def test_a_legend_fits_into_its_figure():
+    assert fit_legend(["stage1", "stage2"], 4.6, 2) == (2, ["stage1", "stage2"])
+    assert fit_legend([], 4.6, 2) == (2, [])
+    columns, (short, long) = fit_legend(["a", "b" * 200], 4.6, 2)
+    assert columns == 1 and short == "a" and 50 < len(long) < 80 and long.endswith("…")
+
+
 def test_latex_is_escaped_and_its_columns_agree(folder):
     latex = (folder / "report.tex").read_text()
     assert "50\\% \\& \\textless{}script\\textgreater{}" in latex
@@ -192,21 +200,32 @@ def test_latex_is_escaped_and_its_columns_agree(folder):
     for table in latex.split(r"\begin{table}")[1:]:
         columns = re.search(r"\\begin\{tabular\}\{(l[r]+)\}", table)[1]
         lines = [line for line in table.splitlines() if line.endswith(r"\\")]
-        assert len(lines) == 5  # two of heading, three rows
-        for line in lines[1:]:
-            assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+        assert len(columns) == 3  # metrics stand below each other: the page is narrow
+        titles = [line for line in lines if line.startswith(r"\multicolumn{3}{l}{\emph{")]
+        assert len(titles) == 2 and len(lines) == 9  # a heading; of each metric three rows
+        for line in lines:
+            if line not in titles:
+                assert len(re.findall(r"(?<!\\)&", line)) == 2
         bare = re.sub(r"\\[{}$&%#_]", "", table)
         assert bare.count("{") == bare.count("}")
         assert bare.count("$") % 2 == 0
-        better = next(line for line in lines if line.startswith("width=4"))
-        assert better.count(r"\textbf{") == 2  # the loss and its difference; accuracy is the same
-        assert r"\textbf{\boldmath $0.206 \pm 0.015$}" in better
+        loss, accuracy = [line for line in lines if line.startswith("width=4")]
+        assert loss.count(r"\textbf{") == 2 and accuracy.count(r"\textbf{") == 0  # it is the same
+        assert r"\textbf{\boldmath $0.206 \pm 0.015$}" in loss
     assert "Holm-corrected over 2 arms" in latex
 
 
 def test_latex_of_a_sweep_without_results(written):
     assert compose_latex(written.file, [], []).count("%") == 2
     assert escape_latex("a\nb\x07\\{}") == r"a b \textbackslash{}\{\}"
+    assert escape_latex("naïve α≤1 ✓ 中") == r"naïve $\alpha$$\leq$1 (U+2713) (U+4E2D)"
+
+
+def test_latex_without_a_baseline_says_what_its_intervals_are(written):
+    plan = replace(written, file=replace(written.file, baseline={}))
+    latex = compose_latex(plan.file, make_table(plan, collect_results(plan)), [])
+    assert "$\\pm$: 95\\,\\% interval of the mean, Student's t over seeds." in latex
+    assert latex.count(r"\multicolumn{1}{c}{") == 2 * 2  # side by side, two stages
 
 
 def test_costs_that_were_not_recorded_stay_unknown():
