@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields, replace
 from pathlib import Path
 
 from qk_lightning.claims.plan import describe_plan, plan_claims
@@ -10,6 +11,7 @@ from qk_lightning.claims.reader import load_claims, read_seeds
 from qk_lightning.cli.sweep_options import run_options
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path
+from qk_lightning.sweeps.engine import AS_THE_FILE_SAYS, RunOptions
 
 
 def claims(options: argparse.Namespace) -> int:
@@ -25,13 +27,10 @@ def claims(options: argparse.Namespace) -> int:
     if options.seeds is not None:
         seeds = read_seeds(options.seeds)
         found = [claim.with_seeds(seeds) for claim in found]
-    if options.retry and not options.run:
-        raise ConfigError(
-            Problem("--retry", None, "--run beside it", "qk claims --run --retry failed")
-        )
-    if options.redo and not options.run:
-        raise ConfigError(Problem("--redo", None, "--run beside it", "qk claims --run --redo"))
+    if not (options.run or options.plan) and (problems := _for_runs_alone(options, how)):
+        raise ConfigError(problems)
     if options.plan:
+        found = [replace(claim, sweep=how.applied_to(claim.sweep)) for claim in found]
         print(describe_plan(plan_claims(found)))
         return 0
     page = None
@@ -54,3 +53,17 @@ def claims(options: argparse.Namespace) -> int:
         write_page(Path(page), results)
         print(f"page    {page}")
     return status
+
+
+def _for_runs_alone(options: argparse.Namespace, how: RunOptions) -> list[Problem]:
+    """List the options that say how runs are trained, where none is to be."""
+    given = {f"--{item.name.replace('_', '-')}": getattr(options, item.name)
+             for item in fields(RunOptions)
+             if getattr(how, item.name) != getattr(AS_THE_FILE_SAYS, item.name)}  # fmt: skip
+    given |= {"--redo": True} if options.redo else {}
+    return [
+        Problem(
+            flag, None if value is True else value, "--run beside it", "add --run, or leave it out"
+        )
+        for flag, value in given.items()
+    ]

@@ -10,6 +10,8 @@ from qk_lightning.sweeps.execute import Outcome
 from qk_lightning.sweeps.plan import SweepPlan
 from qk_lightning.tracking.mlflow_missed import count_missed
 
+NOTHING_YET = "nothing to compare yet: no run that the rows do not share is finished"
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -38,7 +40,7 @@ class SweepResult:
 
     def describe(self) -> str:
         """Say how it went: the table, failures, where report and store are."""
-        lines = [self.result["summary"] or "no finished run has one of the sweep's metrics yet", ""]
+        lines = [self.result["summary"] or NOTHING_YET, ""]
         lines += describe_failures(self.plan, self.outcome)
         lines += describe_again(self.plan, self.outcome)
         if self.outcome.interrupted:

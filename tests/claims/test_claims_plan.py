@@ -87,3 +87,13 @@ def test_the_command_refuses_what_it_cannot_do(root, capsys):
     assert main(["claims", "knowledge"]) == 0
     assert "not run (0 of 6 runs done)" in capsys.readouterr().out
     assert "**not run" in (root / "runs/claims/claims.md").read_text()
+
+
+def test_options_of_runs_count_in_the_plan_and_are_refused_where_nothing_runs(root, capsys):
+    assert main(["claims", "knowledge", "--plan", "--slots", "1"]) == 0
+    assert "on 1 slot" in capsys.readouterr().out
+    assert main(["claims", "--slots", "3", "--retry", "failed", "--redo"]) == 2
+    said = capsys.readouterr().err
+    assert all(f"--{flag}" in said for flag in ("slots", "retry", "redo"))
+    assert "add --run" in said
+    assert not (root / "runs/claims").exists()
