@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qk_lightning.api.claiming import judge_claims as judge_claims
+    from qk_lightning.api.claiming import run_claims as run_claims
     from qk_lightning.api.comparison import Comparison as Comparison
     from qk_lightning.api.drawing import generate as generate
     from qk_lightning.api.exporting import export as export
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "judge_claims": "qk_lightning.api.claiming",
+    "run_claims": "qk_lightning.api.claiming",
     "Comparison": "qk_lightning.api.comparison",
     "generate": "qk_lightning.api.drawing",
     "export": "qk_lightning.api.exporting",

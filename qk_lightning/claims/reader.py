@@ -21,6 +21,7 @@ from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 from qk_lightning.sweeps.statistics import MIN_SEEDS
 
 FOLDER = "claims"
+MAX_SEED = 10**9
 KEYS = ("claim", "source", "published", "arms", "sweep", "stage", "expect", "note")
 EXPECT_KEYS = ("arm", "metric", "by", *KINDS)
 EXAMPLE = "write `expect: [{arm: learnable, better_than: random, metric: val/loss}]`"
@@ -42,11 +43,23 @@ def read_seeds(text: str) -> tuple[int, ...]:
         ConfigError: they are not, one is there twice, or there are too few for an interval.
     """
     parts = [part.strip() for part in text.split(",")]
-    seeds = tuple(int(part) for part in parts if part.isdecimal() and len(part) < 10)
-    if len(set(seeds)) != len(parts) or len(parts) < MIN_SEEDS:
+    return check_seeds([int(part) if part.isdecimal() else part for part in parts])
+
+
+def check_seeds(seeds: Sequence[Any]) -> tuple[int, ...]:
+    """Check the seeds that claims are tested with in place of their own.
+
+    Args:
+        seeds: the seeds.
+
+    Raises:
+        ConfigError: they are no whole numbers, one is there twice, or there are too few.
+    """
+    right = [seed for seed in seeds if type(seed) is int and 0 <= seed < MAX_SEED]
+    if len(set(right)) != len(seeds) or len(seeds) < MIN_SEEDS:
         expected = f"{MIN_SEEDS} different whole numbers or more, of at most 9 digits"
-        raise ConfigError(Problem("--seeds", text, expected, "write --seeds 10,11,12"))
-    return seeds
+        raise ConfigError(Problem("seeds", list(seeds), expected, "write --seeds 10,11,12"))
+    return tuple(right)
 
 
 def load_claims(names: Sequence[str] = ()) -> list[Claim]:

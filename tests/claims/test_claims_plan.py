@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+import qk_lightning as qk
 from qk_lightning.claims.plan import describe_plan, plan_claims, union_of
 from qk_lightning.claims.reader import load_claim, load_claims
 from qk_lightning.cli.main import main
@@ -87,6 +88,15 @@ def test_the_command_refuses_what_it_cannot_do(root, capsys):
     assert main(["claims", "knowledge"]) == 0
     assert "not run (0 of 6 runs done)" in capsys.readouterr().out
     assert "**not run" in (root / "runs/claims/claims.md").read_text()
+
+
+def test_claims_are_judged_from_python_too(root):
+    (result,) = qk.judge_claims("knowledge", seeds=[10, 11, 12])
+    assert result.state == "not run (0 of 6 runs done)"
+    assert (root / "runs/claims/seeds-10-11-12/claims.csv").is_file()
+    for wrong in ([10, 11], [10, 10, 11], [1.0, 2, 3], [-1, 2, 3], [True, 2, 3]):
+        with pytest.raises(ConfigError, match="different whole numbers"):
+            qk.judge_claims("knowledge", seeds=wrong)
 
 
 def test_options_of_runs_count_in_the_plan_and_are_refused_where_nothing_runs(root, capsys):
