@@ -27,19 +27,6 @@ LENGTH = 10
 WHOLE_FILE_BYTES = 64 * 2**20
 
 
-def identity_of(cfg: DictConfig, parent: str | None) -> str:
-    """Hash a resolved configuration.
-
-    Args:
-        cfg: a configuration that `validate` has filled in.
-        parent: the parent run's identity, or None.
-
-    Returns:
-        Ten hexadecimal digits.
-    """
-    return hash_content(identity_content(cfg, parent))
-
-
 def hash_content(content: Mapping[str, Any]) -> str:
     """Hash what shapes a run's result.
 
