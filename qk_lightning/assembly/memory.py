@@ -1,4 +1,4 @@
-"""Bytes that a rank holds between steps: what they should be, and what they are.
+"""Bytes that a rank should hold between steps.
 
 Weights, gradients, Adam's two moments and the average; not activations, and not what a unit
 gathers while it computes. Under FSDP a tensor of r rows is cut by rows: of n ranks each holds
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 
-from qk_lightning.assembly.shard import is_sharded, is_to_be_sharded
+from qk_lightning.assembly.shard import is_to_be_sharded
 
 AVERAGE_BYTES = 4  # float32, whatever the weights are
 COUNTER_BYTES = 4  # Adam counts each tensor's steps in a float32
@@ -93,33 +93,3 @@ def expected_bytes(
             total["optimizer"] += 2 * count * weight.itemsize + COUNTER_BYTES
             total["average"] += count * AVERAGE_BYTES * averaged
     return total
-
-
-def held_bytes(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: Mapping[str, Tensor] | None = None,
-) -> dict[str, int]:
-    """Measure what this rank holds, before gradients are cleared.
-
-    Args:
-        module: a system or a part, sharded or not.
-        optimizer: over what trains.
-        average: the averaged weights by name.
-
-    Returns:
-        Bytes by purpose, as `expected_bytes`.
-    """
-    parameters = list(module.parameters())
-    moments = [v for state in optimizer.state.values() for v in state.values()]
-    return {
-        "weights": _bytes(parameters),
-        "gradients": _bytes(p.grad for p in parameters if p.grad is not None),
-        "optimizer": _bytes(v for v in moments if isinstance(v, Tensor)),
-        "average": _bytes((average or {}).values()),
-    }
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    own = [t.to_local() if is_sharded(t) else t for t in tensors]  # type: ignore[attr-defined]
-    return sum(t.numel() * t.element_size() for t in own)

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qk_lightning.config.arguments import check_overrides, check_preset
 from qk_lightning.config.errors import ConfigError, Problem
-from qk_lightning.config.identity import hash_content, identity_content
+from qk_lightning.config.identity import identity_content, identity_of
 from qk_lightning.config.layer import SWAPPABLE, Layer, get_value
 from qk_lightning.config.layers import COMMAND_LINE, full_key, load_layers, override_layer
 from qk_lightning.config.validate import validate
@@ -52,8 +52,8 @@ class Composed:
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:
-        """What its identity is the hash of, but for the parent's identity."""
-        return identity_content(self.cfg, None)
+        """What its identity is made of, but for its parent and the run that it goes on from."""
+        return identity_content(self.cfg)
 
     @functools.cached_property
     def pickled(self) -> bytes:
@@ -66,8 +66,7 @@ class Composed:
         Args:
             parent: the parent run's identity, or None.
         """
-        content = self.content if parent is None else {**self.content, "parent_identity": parent}
-        return hash_content(content)
+        return identity_of(self.cfg, self.content, parent)
 
 
 # While `composing_once` is entered: what was made, by what it was made of.

@@ -27,24 +27,11 @@ LENGTH = 10
 WHOLE_FILE_BYTES = 64 * 2**20
 
 
-def identity_of(cfg: DictConfig, parent: str | None) -> str:
-    """Hash a resolved configuration.
-
-    Args:
-        cfg: a configuration that `validate` has filled in.
-        parent: the parent run's identity, or None.
-
-    Returns:
-        Ten hexadecimal digits.
-    """
-    return hash_content(identity_content(cfg, parent))
-
-
 def hash_content(content: Mapping[str, Any]) -> str:
     """Hash what shapes a run's result.
 
     Args:
-        content: as `identity_content` returns it.
+        content: plain values.
 
     Returns:
         Ten hexadecimal digits.
@@ -53,12 +40,29 @@ def hash_content(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
-def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
-    """Return what is hashed, for `qk config` and for tests.
+def identity_of(cfg: DictConfig, content: Mapping[str, Any], parent: str | None) -> str:
+    """Return the identity of a run.
+
+    Args:
+        cfg: its configuration.
+        content: `identity_content` of it.
+        parent: the parent run's identity, or None.
+
+    Returns:
+        Ten hexadecimal digits.
+    """
+    whole = dict(content) if parent is None else {**content, "parent_identity": parent}
+    identity, file = hash_content(whole), file_of(cfg)
+    if file is None or is_of(file, identity):
+        return identity
+    return hash_content({**whole, "resumed_from": fingerprint(file)})  # it starts from another run
+
+
+def identity_content(cfg: DictConfig) -> dict[str, Any]:
+    """Return what shapes a run's result, but for its parent and the run that it goes on from.
 
     Args:
         cfg: a configuration that `validate` has filled in.
-        parent: the parent run's identity, or None.
 
     Returns:
         Nested plain values.
@@ -83,13 +87,7 @@ def identity_content(cfg: DictConfig, parent: str | None) -> dict[str, Any]:
             how["lora"] = _without_defaults(how["lora"], _defaults_of(Lora))
     tasks = values["data"].get("tasks", {})
     values["data"]["tasks"] = {task: weight for task, weight in tasks.items() if weight}
-    if parent is not None:
-        values["parent_identity"] = parent
-    content = {key: value for key, value in values.items() if value not in ({}, None)}
-    file = file_of(cfg)
-    if file is not None and not is_of(file, hash_content(content)):  # it starts from another run
-        content["resumed_from"] = fingerprint(file)
-    return content
+    return {key: value for key, value in values.items() if value not in ({}, None)}
 
 
 @functools.cache

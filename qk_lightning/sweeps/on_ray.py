@@ -117,7 +117,8 @@ class RayPool(RemotePool):
     def _nodes(self) -> list[dict[str, float]]:
         import ray
 
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        cluster: Any = ray  # `nodes` has no types
+        return [node["Resources"] for node in cluster.nodes() if node["Alive"]]
 
     def _start(self, keeper: Keeper) -> Any:
         import ray

@@ -80,7 +80,7 @@ def cost_key(plan: StagePlan, equal: str, threads: int) -> str:
     """
     cfg = plan.cfg.copy()
     cfg.seed, cfg.trainer.max_steps = 0, 1
-    content = identity_content(cfg, None)
+    content = identity_content(cfg)
     shapes: dict[str, Any] = {k: v for k, v in content.items() if k not in COSTS_NOTHING}
     if equal == "seconds":
         trainer: Any = OmegaConf.to_container(cfg.trainer)

@@ -158,6 +158,4 @@ def test_a_frozen_head_in_bfloat16_trains_its_lora_in_float32():
     worst = max((found[n] - g).abs().max() / g.abs().max() for n, g in expected.items())
     assert 0 < worst < 0.2  # rounded to 8 bits, and not float32
     here, there = (compose("tiny/stage3", of) for of in ([half], []))
-    from qk_lightning.config.identity import identity_of
-
-    assert identity_of(here.cfg, "") != identity_of(there.cfg, "")
+    assert here.identity(None) != there.identity(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,19 @@ from omegaconf import OmegaConf
 from qk_lightning.cli.explain import explanations
 from qk_lightning.cli.main import main
 from qk_lightning.cli.readers_of import readers_of
-from qk_lightning.config.chain import plan_chain
+from qk_lightning.config.chain import StagePlan, plan_chain
+
+
+@functools.cache
+def stage3() -> list[StagePlan]:
+    """Plan laptop/stage3 once for all questions about it."""
+    return plan_chain("laptop/stage3")
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `qk config laptop/stage3` take the plan that is there."""
+    monkeypatch.setattr("qk_lightning.cli.config.plan_chain", lambda *_: stage3())
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -19,6 +32,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     return captured.out + captured.err
 
 
+@pytest.mark.usefixtures("planned")
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -42,6 +56,7 @@ def test_an_option_is_explained(key: str, expected: list[str], capsys) -> None:
     assert [word for word in expected if word not in text] == []
 
 
+@pytest.mark.usefixtures("planned")
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -59,7 +74,7 @@ def test_an_option_that_is_not_there_has_a_way_out(key: str, expected: str, caps
 
 
 def test_every_value_of_a_configuration_is_explained() -> None:
-    cfg = plan_chain("laptop/stage3")[-1].cfg
+    cfg = stage3()[-1].cfg
     known = explanations(cfg)
 
     def leaves(node, prefix=""):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import pytest
 
+from qk_lightning.config.chain import plan_chain
 from qk_lightning.config.identity import fingerprint
 
 
@@ -51,3 +53,14 @@ def test_a_large_file_is_told_by_its_size_its_head_and_its_tail(folder):
     with large.open("ab") as file:
         file.truncate(66 * 2**20)
     assert len({*found, fingerprint(folder)}) == 4
+
+
+def test_a_checkpoint_of_its_own_leaves_a_stage_with_a_parent_the_same_run(root):
+    own, other = plan_chain("laptop/stage2")[-1], plan_chain("laptop/stage2", ["seed=1"])[-1]
+    for plan in (own, other):
+        file = plan.folder.checkpoints / "step=2.ckpt"
+        file.parent.mkdir(parents=True)
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", plan.identity)
+        again = plan_chain("laptop/stage2", [f"stage2.resume={file}"])[-1]
+        assert (again.identity == own.identity) == (plan is own)

@@ -9,7 +9,6 @@ import pytest
 from qk_lightning.assembly.build import open_world
 from qk_lightning.config.compose import compose
 from qk_lightning.config.errors import ConfigError
-from qk_lightning.config.identity import identity_of
 
 WORLDS = "{a: {name: avatars, num_identities: 6, num_val: 4}, avatars: {weight: 2, num_val: 8}}"
 PRESET = f"""
@@ -28,7 +27,7 @@ def preset(root: Path) -> str:
 
 
 def _identity(preset, *overrides):
-    return identity_of(compose(preset, overrides).cfg, None)
+    return compose(preset, overrides).identity(None)
 
 
 def test_options_of_the_worlds_are_filled_in_and_opened(preset):

@@ -11,7 +11,7 @@ from two_ranks import copy_as, losses, on_ranks, train_on
 from qk_lightning.assembly import shard
 from qk_lightning.assembly.build import open_world
 from qk_lightning.assembly.dry_run import dry_run
-from qk_lightning.assembly.memory import Weight, expected_bytes, held_bytes, weights_of
+from qk_lightning.assembly.memory import Weight, expected_bytes, weights_of
 from qk_lightning.assembly.shard import is_sharded
 from qk_lightning.assembly.weights import first_entry
 from qk_lightning.config.chain import plan_chain
@@ -39,6 +39,20 @@ class Steps:
     """As much of a Trainer as the average asks for."""
 
     is_global_zero, global_step = True, 0
+
+
+def held_bytes(module, optimizer, average) -> dict[str, int]:
+    """Measure what this rank holds before gradients are cleared, as `expected_bytes` tells it."""
+    parameters = list(module.parameters())
+    moments = [v for state in optimizer.state.values() for v in state.values()]
+    held = {
+        "weights": parameters,
+        "gradients": [p.grad for p in parameters if p.grad is not None],
+        "optimizer": [v for v in moments if isinstance(v, torch.Tensor)],
+        "average": average.values(),
+    }
+    own = {kind: [t.to_local() if is_sharded(t) else t for t in held[kind]] for kind in held}
+    return {kind: sum(t.numel() * t.element_size() for t in own[kind]) for kind in own}
 
 
 def after_a_step(preset: str, overrides: list[str], count: int):
