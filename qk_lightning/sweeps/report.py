@@ -29,6 +29,7 @@ from qk_lightning.sweeps.results import (
     RunResult,
     TableRow,
     collect_results,
+    describe_unmeasured,
     make_table,
     reference_levels,
 )
@@ -117,6 +118,7 @@ def _code() -> str:
 
 def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, Any]:
     results = collect_results(plan)
+    failures = [*failures, *describe_unmeasured(plan, results)]
     table = make_table(plan, results)
     stages = list(dict.fromkeys(row.stage for row in table))
     levels = {stage: reference_levels(plan, results, stage) for stage in stages}
@@ -133,6 +135,7 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
         to_text(plan.file, [row for row in table if row.stage == stage], levels[stage])
         for stage in stages
     )
+    summary = "\n".join([summary, *describe_unmeasured(plan, results)])
     result = {
         "inputs": inputs,
         "name": plan.file.name,
