@@ -100,6 +100,8 @@ def _read_layer(file: Path, stamp: int, root: Path) -> Layer:
         where = f"{_short(file)}:{mark.line + 1}" if mark else _short(file)
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
         fix = "mend that line" if mark else "write it anew as text in UTF-8"
+        if "cannot start any token" in reason and "\t" in text:
+            fix = "put spaces in place of the tab: YAML indents by spaces alone"
         raise ConfigError(Problem(where, None, f"YAML ({reason})", fix)) from error
     except ValueError as error:  # Python reads no whole number of thousands of digits
         problem = Problem(_short(file), None, "numbers below 10^100", "write shorter ones")

@@ -18,6 +18,8 @@ from qk_lightning.sweeps.budget_rule import Budget
 from qk_lightning.sweeps.space import Search, Space
 
 SWEEP_COPY = "sweep.yaml"  # in a sweep's own folder, see kept.py
+ROW_LETTERS = 200
+ROW_NAME = f"one line of at most {ROW_LETTERS} letters"  # it stands in tables and in MLflow
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,16 @@ def name_of(path: Path) -> str:
     """
     is_copy = path.name == SWEEP_COPY and path.parent.parent == sweeps_root().resolve()
     return path.parent.name if is_copy else path.stem
+
+
+def is_row_name(value: Any) -> bool:
+    """Tell whether a row can have this name.
+
+    Args:
+        value: what stands in the file.
+    """
+    is_line = isinstance(value, str) and value.isprintable()
+    return is_line and 0 < len(value.strip()) <= ROW_LETTERS
 
 
 def _merge(parts: tuple[dict[str, Any], ...]) -> dict[str, Any]:

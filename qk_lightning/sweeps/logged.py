@@ -23,6 +23,7 @@ SUITES = Path(__file__).parents[1] / "evaluation" / "suites"
 UNDERSTANDING = "understanding"  # scored beside the suites, see evaluation/understanding.py
 LOSSES = ("train/loss", "val/loss")  # a system of your own may log others
 DRAWS = "query_kontext"
+SLIP = 0.88  # how alike two names are, of 1
 VALIDATION = "validation.num_samples is 0"
 
 
@@ -66,7 +67,36 @@ def metric_problems(file: SweepFile, chains: Mapping[str, Sequence[StagePlan]]) 
             expected = f"a metric that a stage logs ({reasons[-1]})"
             fix = "take it out of `metrics:`, or change what is validated or drawn"
             problems.append(Problem(f"metrics.{metric}", goal, expected, fix))
+        elif meant := _slip(metric):
+            fix = f"did you mean {meant!r}?"
+            problems.append(Problem(f"metrics.{metric}", goal, "a metric that a stage logs", fix))
     return problems
+
+
+def _slip(metric: str) -> str:
+    """Return the metric of a suite that a name is a slip of; "" where it is one, or unlike all.
+
+    Suites name some of their metrics by tasks or kinds of prompts, so a name that is like none is
+    left alone.
+    """
+    first, suite, name = [*metric.split("/", 2), "", ""][:3]
+    if first != "eval" or not (SUITES / f"{suite}.py").is_file() or name in _words(SUITES.parent):
+        return ""
+    own = _words(SUITES / f"{suite}.py")
+    if any(name.startswith(f"{word}_") for word in own):  # of one kind, as `direct_colour`
+        return ""
+    alike = get_close_matches(name, own, 1, SLIP)
+    return f"eval/{suite}/{alike[0]}" if alike else ""
+
+
+@functools.cache
+def _words(path: Path) -> tuple[str, ...]:
+    """Return the plain words among the texts of a file, or of all files below a folder."""
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    texts = {node.value for tree in trees for node in ast.walk(tree)
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
+    return tuple(sorted(text for text in texts if text.isidentifier()))
 
 
 def why_not(cfg: DictConfig, metric: str) -> str:

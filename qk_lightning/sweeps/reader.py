@@ -17,7 +17,7 @@ from qk_lightning.config.layers import read_layer
 from qk_lightning.config.paths import find_preset, preset_roots
 from qk_lightning.sweeps.axes import as_groups, read_baseline, read_zip
 from qk_lightning.sweeps.budget_rule import read_budget
-from qk_lightning.sweeps.file import Row, SweepFile, format_value, name_of
+from qk_lightning.sweeps.file import ROW_NAME, Row, SweepFile, format_value, is_row_name, name_of
 from qk_lightning.sweeps.logged import name_problems
 from qk_lightning.sweeps.room import executor_problems
 from qk_lightning.sweeps.space import read_first, read_search, read_space
@@ -103,8 +103,8 @@ class _Checker:
             plain = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "mine"
             expected = "letters, digits, . _ - (a folder has this name)"
             self._add("name", name, expected, f"write `name: {plain}`")
-        elif isinstance(name, str) and len(name) > MAX_NAME:
-            expected = f"at most {MAX_NAME} letters (a folder has this name)"
+        elif isinstance(name, str) and len(name.encode()) > MAX_NAME:
+            expected = f"at most {MAX_NAME} bytes (a folder has this name)"
             self._add("name", name, expected, "shorten it")
         given: dict[str, Any] = {
             "overrides": tuple(self._overrides("overrides", values.get("overrides"))),
@@ -218,8 +218,8 @@ class _Checker:
             return []
         for index, entry in enumerate(entries):
             key = f"{where}[{index}]"
-            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-                self._add(key, entry, "a name and overrides", fix)
+            if not isinstance(entry, dict) or not is_row_name(entry.get("name")):
+                self._add(key, entry, f"a name, {ROW_NAME}, and overrides", fix)
                 continue
             for name in set(entry) - {"name", "overrides"}:
                 self._add(f"{key}.{name}", entry[name], "name or overrides", fix)

@@ -30,6 +30,7 @@ from qk_lightning.sweeps.results import (
     RunResult,
     TableRow,
     collect_results,
+    describe_unmeasured,
     make_table,
     reference_levels,
 )
@@ -134,6 +135,7 @@ def _code() -> str:
 
 def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, Any]:
     results = collect_results(plan)
+    failures = [*failures, *describe_unmeasured(plan, results)]
     table = make_table(plan, results)
     stages = dict.fromkeys(row.stage for row in table)
     levels = {stage: reference_levels(plan, results, stage) for stage in stages}
@@ -148,6 +150,7 @@ def _write(plan: SweepPlan, failures: Sequence[str], inputs: str) -> dict[str, A
     summary = "\n".join(
         to_text(plan.file, rows, levels[stage]) for stage, rows in contents.rows_by_stage.items()
     )
+    summary = "\n".join([summary, *describe_unmeasured(plan, results)])
     result = {
         "inputs": inputs,
         "name": plan.file.name,

@@ -143,6 +143,30 @@ def _read(plan: SweepPlan, member: Member, stage: StagePlan) -> RunResult:
     )
 
 
+def describe_unmeasured(plan: SweepPlan, results: Sequence[RunResult]) -> list[str]:
+    """Name the finished runs that lack a metric of the sweep which others of their stage have.
+
+    Args:
+        plan: the sweep.
+        results: its results.
+
+    Returns:
+        A line a run: its metrics.csv was lost or damaged, and a mean lacks its seed.
+    """
+    lines = {}
+    for result in results:
+        like = [other for other in results if other.stage == result.stage]
+        lost = [metric for metric in plan.file.metrics if metric not in result.metrics
+                and sum(metric in other.metrics for other in like) > len(like) / 2]  # fmt: skip
+        if lost:
+            name = result.folder.name
+            lines[name] = (
+                f"done, and without {', '.join(lost)}: {result.stage} {result.row.name} seed "
+                f"{result.seed}; train it again: qk runs rm {name}, then the sweep"
+            )
+    return list(lines.values())
+
+
 def reported_stages(plan: SweepPlan, results: Sequence[RunResult]) -> list[str]:
     """Return the stages that a report compares.
 

@@ -8,7 +8,7 @@ from qk_lightning.api.sweeping import report
 from qk_lightning.cli.train import sweep_file
 from qk_lightning.config.errors import ConfigError
 from qk_lightning.sweeps.plan import plan_sweep
-from qk_lightning.sweeps.reader import load_sweep
+from qk_lightning.sweeps.reader import load_sweep, parse_sweep
 
 FILE = """
 # which width?
@@ -83,3 +83,40 @@ def test_an_override_of_a_stage_that_the_axis_leaves_alone_stands():
     axes = {"optimizer.lr": [0.1, 0.2]}
     plan = plan_sweep({**values, "overrides": ["stage1.optimizer.lr=0.3"], "axes": axes})
     assert {member.chain[0].cfg.optimizer.lr for member in plan.members} == {0.3}
+
+
+def test_a_finished_run_that_lost_its_metrics_is_named(file, run):
+    file.write_text(FILE.replace("seeds: [0]", "seeds: [0, 1, 2]"))
+    done, _ = run(file)
+    lost = done.plan.members[0].chain[-1].folder
+    (lost.path / "metrics.csv").unlink()
+    again, printed = run(file)
+    assert f"qk runs rm {lost.name}" in printed
+    assert f"qk runs rm {lost.name}" in again.report.read_text()
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "x" * 201])
+def test_a_row_has_a_name_of_one_line(name):
+    rows = [{"name": name, "overrides": ["seed=1"]}, {"name": "b", "overrides": []}]
+    with pytest.raises(ConfigError, match="one line of at most"):
+        parse_sweep({"name": "rows", "preset": "avatars/stage1", "rows": rows})
+
+
+@pytest.mark.parametrize(
+    ("metric", "meant"),
+    [
+        ("eval/avatars/attribute", "eval/avatars/attributes"),
+        ("eval/reconstruction/psnrs", "eval/reconstruction/psnr"),
+    ],
+)
+def test_a_slip_in_the_metric_of_a_suite_is_refused(metric, meant):
+    values = {"name": "slip", "preset": "avatars/stage1", "axes": {"optimizer.lr": [0.1, 0.2]}}
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        plan_sweep({**values, "metrics": {metric: "max"}})
+
+
+def test_a_tab_is_called_a_tab(tmp_path):
+    file = tmp_path / "tabs.yaml"
+    file.write_text("preset: fake\naxes:\n\twidth: [1, 2]\n")
+    with pytest.raises(ConfigError, match="spaces in place of the tab"):
+        load_sweep(file)
