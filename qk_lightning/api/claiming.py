@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from qk_lightning.api.training import see_edits
 from qk_lightning.claims.file import Claim
-from qk_lightning.claims.reader import check_seeds, load_claims
+from qk_lightning.claims.reader import load_claims
 from qk_lightning.claims.results import ClaimResult
 from qk_lightning.claims.run import INTERRUPTED
 from qk_lightning.claims.run import judge_claims as judge
 from qk_lightning.claims.run import run_claims as run
+from qk_lightning.claims.seeds import check_seeds
 
 
 def judge_claims(*names: str, seeds: Sequence[int] | None = None) -> list[ClaimResult]:

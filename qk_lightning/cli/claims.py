@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from qk_lightning.claims.plan import describe_plan, plan_claims
-from qk_lightning.claims.reader import load_claims, read_seeds
+from qk_lightning.claims.reader import load_claims
+from qk_lightning.claims.seeds import read_seeds
 from qk_lightning.cli.sweep_options import run_options
 from qk_lightning.config.errors import ConfigError, Problem
 from qk_lightning.config.paths import check_folder, check_output, runs_root, user_path

@@ -6,7 +6,8 @@ import copy
 
 import pytest
 
-from qk_lightning.claims.reader import list_claims, load_claim, load_claims, parse_claim, read_seeds
+from qk_lightning.claims.reader import list_claims, load_claim, load_claims, parse_claim
+from qk_lightning.claims.seeds import read_seeds
 from qk_lightning.config.errors import ConfigError
 
 VALUES = {
