@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from qk_lightning.config.chain import StagePlan
 from qk_lightning.config.errors import ConfigError, Problem
+from qk_lightning.sweeps.budget_rule import Budget
 from qk_lightning.sweeps.file import Row, SweepFile
 from qk_lightning.sweeps.step_costs import step_costs
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qk_lightning.sweeps.plan import Member, SweepPlan
 
 MAX_STEPS = "trainer.max_steps"
+MIN_SHARE, LARGEST = 0.5, 1e9  # steps that an amount must come to
 UNITS = {
     "steps": "steps",
     "samples": "samples",
@@ -61,6 +63,7 @@ def with_steps(file: SweepFile, plan: Callable[[SweepFile], Sequence[Member]]) -
     asked = [one for of_row in shares.values() for share in of_row
              for one in (share.plan, share.like) if one is not None]  # fmt: skip
     costs = step_costs(asked, budget.equal, file.threads)
+    _check_amounts(budget, shares, costs)
     steps = {name: tuple(_override(share, costs) for share in of_row)
              for name, of_row in shares.items()}  # fmt: skip
     return replace(file, steps={name: texts for name, texts in steps.items() if texts})
@@ -100,14 +103,40 @@ def _shares(
     return shares
 
 
-def _override(share: _Share, costs: Mapping[str, float]) -> str:
-    """Write the steps of a stage as an override."""
+def _check_amounts(
+    budget: Budget, shares: Mapping[str, Sequence[_Share]], costs: Mapping[str, float]
+) -> None:
+    """Refuse what cannot be spent: less than half a step, or more steps than anybody trains.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    problems = []
+    for row, of_row in shares.items():
+        for share in of_row:
+            steps = _steps(share, costs)
+            if MIN_SHARE <= steps <= LARGEST:
+                continue
+            cost = f"{costs[share.plan.identity]:.4g} {UNITS[budget.equal]}"
+            expected = f"{MIN_SHARE:g} to {LARGEST:g} steps for the row {row!r} ({cost} a step)"
+            key = f"budget.amount.{share.plan.stage}"
+            problems.append(Problem(key, share.amount, expected, f"it comes to {steps:.3g} steps"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _steps(share: _Share, costs: Mapping[str, float]) -> float:
+    """Return the steps that a stage can pay for, with a fraction."""
     spent = share.amount
     if share.like is not None:
         spent = costs[share.like.identity] * int(share.like.cfg.trainer.max_steps)
     assert spent is not None
-    steps = max(1, round(spent / costs[share.plan.identity]))
-    return f"{share.plan.stage}.{MAX_STEPS}={steps}"
+    return spent / costs[share.plan.identity]
+
+
+def _override(share: _Share, costs: Mapping[str, float]) -> str:
+    """Write the steps of a stage as an override."""
+    return f"{share.plan.stage}.{MAX_STEPS}={max(1, round(_steps(share, costs)))}"
 
 
 def _check_steps(file: SweepFile) -> None:

@@ -140,7 +140,11 @@ class Pool:
             target=work, args=(job, sender, surroundings), name=job.key, daemon=False
         )
         with fork_server.no_main():
-            process.start()
+            try:
+                process.start()
+            except (EOFError, ConnectionError):  # the server was killed
+                fork_server.start(self.threads, self.preload)
+                process.start()
         sender.close()
         self._members[job.key] = _Member(process, receiver, share)
 

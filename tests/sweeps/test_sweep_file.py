@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -165,6 +166,10 @@ def test_equal_samples_give_a_larger_batch_fewer_steps():
     plan = plan_sweep(given)
     steps = [[stage.cfg.trainer.max_steps for stage in member.chain] for member in plan.members]
     assert steps == [[2, 20], [2, 20], [2, 10], [2, 10], [2, 4], [2, 4]]
+    for amount, steps in {1: "0.25", 1e30: "2.5e+29"}.items():  # less than a step; far too many
+        given["budget"]["amount"]["stage2"] = amount
+        with pytest.raises(ConfigError, match=re.escape(f"it comes to {steps} steps")):
+            plan_sweep(given)
 
 
 @pytest.mark.usefixtures("tiny_presets")
