@@ -112,7 +112,8 @@ def run_sweep(
     if plan.file.search is not None:
         from qk_lightning.sweeps.run_search import run_search
 
-        return run_search(plan, redo, plain, write, target, preload, options.fail_fast)
+        how = (options.fail_fast, options.retry)
+        return run_search(plan, redo, plain, write, target, preload, *how)
     for member in plan.members:
         for stage in member.chain:
             check_tracking(stage.cfg)

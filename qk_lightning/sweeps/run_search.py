@@ -47,6 +47,7 @@ def run_search(
     target: str,
     preload: str,
     fail_fast: int,
+    retry: bool = False,
 ) -> SweepResult:
     """Search until the trials are done, write the report, print the table.
 
@@ -58,6 +59,7 @@ def run_search(
         target: "module:function" that trains a run folder.
         preload: module that the fork server imports before its first member.
         fail_fast: so many runs that fail alike end it; 0 for never.
+        retry: try again the values of trials that failed.
 
     Returns:
         The result; its plan has the rows of all finished trials.
@@ -85,7 +87,7 @@ def run_search(
     try:
         with FolderLock(folder, wait=False):
             write(plan.describe())
-            return _search(plan, probe, folder, plain, write, target, preload, fail_fast)
+            return _search(plan, probe, folder, plain, write, target, preload, fail_fast, retry)
     except LockHeld as error:
         expected = "a search that no other process runs"
         raise ConfigError(Problem("sweep", plan.file.name, expected, str(error))) from error
@@ -100,10 +102,13 @@ def _search(
     target: str,
     preload: str,
     fail_fast: int,
+    retry: bool,
 ) -> SweepResult:
     file = plan.file
     keep_file(file, plan.folder)
     study = Study(file, folder)
+    if retry:
+        study.retry_failed()
 
     def keep() -> None:
         trials = study.trials()
