@@ -32,6 +32,7 @@ MATHS = {
     "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Σ": "Sigma", "Φ": "Phi",
     "Ω": "Omega", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty",
 }  # fmt: skip
+LONG_NAME = 36  # letters; a longer one is broken into lines
 MOST_COLUMNS = 2  # of numbers side by side on a page one column wide
 
 
@@ -128,9 +129,10 @@ def _body(
 
 
 def _line(row: TableRow, metrics: Mapping[str, str], compared: bool) -> str:
-    name = escape_latex(row.row) + ("$^{*}$" if row.other_code else "")
-    if row.control and row.against:
-        name += f" (against {escape_latex(row.against)})"
+    said = f"{row.row} (against {row.against})" if row.control and row.against else row.row
+    name = escape_latex(said) + ("$^{*}$" if row.other_code else "")
+    if len(said) > LONG_NAME:
+        name = f"\\parbox[t]{{0.4\\linewidth}}{{\\raggedright {name}\\strut}}"
     cells = [name]
     for metric in metrics:
         difference = row.differences[metric]

@@ -20,6 +20,7 @@ class Conduct:
         target: "module:function" that trains a run folder.
         preload: module that the fork server imports before its first member.
         fail_fast: so many runs that fail alike end it; 0 for never.
+        retry: try again what failed before.
     """
 
     plain: bool | None
@@ -27,6 +28,7 @@ class Conduct:
     target: str
     preload: str
     fail_fast: int
+    retry: bool = False
 
 
 def check_places(plan: SweepPlan) -> None:

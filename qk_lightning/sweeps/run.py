@@ -60,7 +60,7 @@ def run_sweep(
     """
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, overrides)
     plan = with_options(plan, options)
-    conduct = Conduct(plain, write, target, preload, options.fail_fast)
+    conduct = Conduct(plain, write, target, preload, options.fail_fast, options.retry)
     if plan.file.search is not None:
         from qk_lightning.sweeps.run_search import run_search
 

@@ -76,6 +76,8 @@ def _search(probe: SweepPlan, folder: Path, conduct: Conduct) -> SweepResult:
     if probe.file.path is not None:
         keep_sweep(probe.file)
     study, file = Study(probe.file, folder), probe.file
+    if conduct.retry:
+        study.retry_failed()
     _keep(study, probe.folder)
     tracked, room = experiments_of(probe), room_of(file, probe.to_run)
     with local_pool(file, room, conduct.preload) as pool:

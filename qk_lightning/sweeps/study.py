@@ -87,6 +87,17 @@ class Study:
         trial = self._study.ask(self._distributions)
         return self._hand_out(self._study.trials[trial.number])
 
+    def retry_failed(self) -> None:
+        """Ask again for what trials that failed would have trained, each once."""
+        states = self._optuna.trial.TrialState
+        asked = self._asked()
+        if any(one.state == states.WAITING for one in asked):
+            return
+        for place, one in enumerate(asked):
+            later = [other.params for other in asked[place + 1 :]]
+            if one.state == states.FAIL and one.params not in later:
+                self._study.enqueue_trial(one.params)
+
     def report(self, number: int, step: int, value: float) -> bool:
         """Tell a validation loss during training.
 

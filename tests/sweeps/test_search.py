@@ -184,6 +184,23 @@ def test_a_trial_that_a_kill_left_half_written_is_asked_for_again(tmp_path, optu
     assert found == wanted and found[0] == first and len(torn.trials()) == 3
 
 
+@pytest.mark.usefixtures("optuna")
+def test_failed_trials_are_asked_for_again_once(tmp_path):
+    file = parse_sweep({**VALUES, "search": {"trials": 2, "sampler": "random", "seed": 1}})
+    study = Study(file, tmp_path)
+    first, second = study.next(), study.next()
+    study.tell(first.number, "failed")
+    study.tell(second.number, "complete", 1.0)
+    assert study.next() is None
+    study.retry_failed()
+    study.retry_failed()  # they are waiting already
+    again = study.next()
+    assert again.values == first.values and study.next() is None
+    study.tell(again.number, "complete", 2.0)
+    study.retry_failed()
+    assert study.next() is None and len(study.trials()) == 3
+
+
 def test_without_optuna_the_error_has_the_line_for_pip(search, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r'pip install "qk_lightning\[search\]"'):
