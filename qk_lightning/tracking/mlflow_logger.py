@@ -21,7 +21,13 @@ from omegaconf import DictConfig
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.tracking.mlflow_sender import Sender
 from qk_lightning.tracking.mlflow_session import Session
-from qk_lightning.tracking.mlflow_store import PATIENCE, RETRIES, metric_key, storable
+from qk_lightning.tracking.mlflow_store import (
+    PATIENCE,
+    RETRIES,
+    metric_key,
+    set_variables,
+    storable,
+)
 
 NOT_SHOWN = "epoch"  # Lightning's own bookkeeping; metrics.csv leaves it out too
 
@@ -41,6 +47,7 @@ class StageLogger(Logger):
         super().__init__()
         if os.environ.get(RETRIES, PATIENCE[RETRIES]) == PATIENCE[RETRIES]:  # not a user's own
             os.environ[RETRIES] = "0"  # the thread has pauses of its own
+        set_variables()
         self._folder = folder
         self.sender = Sender(folder, lambda sent: Session(folder, cfg, sent))
 

@@ -36,6 +36,11 @@ MAX_METRICS = 1000  # a call takes no more
 # MLflow's own, 7 and 120 s, hold a caller up for a quarter of an hour where a server hangs.
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 PATIENCE = {RETRIES: "2", TIMEOUT: "10"}
+VARIABLES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # amid our display
+    **PATIENCE,
+}
 SQLITE_SECONDS = 2.0
 log = logging.getLogger("qk_lightning")
 
@@ -138,10 +143,7 @@ def make_client() -> MlflowClient:
         ConfigError: MLflow is not installed.
         OSError: the store is a sqlite file that cannot be opened now.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # amid our display
-    for variable, value in PATIENCE.items():
-        os.environ.setdefault(variable, value)
+    set_variables()
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
@@ -150,6 +152,16 @@ def make_client() -> MlflowClient:
         raise ConfigError(problem) from error
     _check_sqlite()
     return MlflowClient(store_uri())
+
+
+def set_variables() -> None:
+    """Set MLflow's environment variables, where the user has not.
+
+    A thread must find them set: libraries without Python's lock, such as tokenizers, read the
+    environment in the main thread, and a process in which it grows meanwhile crashes.
+    """
+    for variable, value in VARIABLES.items():
+        os.environ.setdefault(variable, value)
 
 
 def _check_sqlite() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -13,7 +15,13 @@ from away_server import broken, hanging, refusing, wait_for
 from qk_lightning.cli.main import main
 from qk_lightning.tracking import mlflow_sender
 from qk_lightning.tracking.mlflow_missed import MISSED
-from qk_lightning.tracking.mlflow_store import RECORD, make_client, stage_logger, store_file
+from qk_lightning.tracking.mlflow_store import (
+    RECORD,
+    VARIABLES,
+    make_client,
+    stage_logger,
+    store_file,
+)
 from qk_lightning.tracking.rebuild import rebuild
 
 STEPS = 200
@@ -201,3 +209,20 @@ def test_what_a_killed_run_never_sent_goes_with_its_resume(store, make_run, monk
     train(folder, logger, 6, 8)
     logger.finish()
     assert history(logger.run_id) == [(step, 1.0 / step) for step in range(1, 9)]
+
+
+def test_the_sending_thread_never_changes_the_environment(store, make_run, monkeypatch):
+    """Libraries that read it in the main thread without Python's lock would crash."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    threads = []
+    plain = os.putenv
+    monkeypatch.setattr(
+        os, "putenv", lambda *a: threads.append(threading.current_thread()) or plain(*a)
+    )
+    folder = make_run()
+    logger = stage_logger(folder, folder.config)
+    train(folder, logger)
+    logger.finish()
+    assert steps(logger.run_id) == list(range(1, 11))
+    assert set(threads) == {threading.main_thread()}
