@@ -30,7 +30,8 @@ is of the small test: *supported* and *contradicted* say on which side of the cl
 interval over paired seeds lies (corrected by Holm where a claim has several comparisons, which
 must all hold), *not shown* that it lies on both, *not run* that runs are missing. The last column
 is the smallest difference from the claim's edge that {power:.0%} of such tests would have shown:
-where it is larger than the effect that one hopes for, *not shown* says little."""
+where it is larger than the effect that one hopes for, *not shown* says little. A verdict tells of a
+difference, not of its size, which stands beside it; claims are not corrected among each other."""
 
 
 def write_page(file: Path, results: Sequence[ClaimResult]) -> None:

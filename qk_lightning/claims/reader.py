@@ -223,6 +223,9 @@ class _Checker:
             return ()
         found = [self._comparison(f"expect[{n}]", one, arms, sweep) for n, one in enumerate(node)]
         kept = [one for one in found if one is not None]
+        if len(set(kept)) < len(kept):
+            fix = "take one of them out: each counts in Holm's correction"
+            self._add("expect", [str(one) for one in kept], "each comparison once", fix)
         used = {label for one in kept for label in (one.arm, one.other)}
         if len(kept) == len(node):
             for label in arms:
@@ -246,13 +249,13 @@ class _Checker:
         if len(kinds) != 1:
             self._add(key, kinds or None, f"one of {', '.join(KINDS)}", EXAMPLE)
         for name in ("arm", *(kind for kind in kinds if kind != "above")):
-            if node.get(name) not in arms:
+            if str(node.get(name)) not in arms:
                 fix = did_you_mean(str(node.get(name)), arms)
                 self._add(f"{key}.{name}", node.get(name), "one of the arms", fix)
-        metric = node.get("metric")
+        metric = str(node.get("metric"))
         if sweep and metric not in sweep.metrics:
-            fix = did_you_mean(str(metric), sweep.metrics)
-            self._add(f"{key}.metric", metric, "one of the sweep's metrics", fix)
+            fix = did_you_mean(metric, sweep.metrics)
+            self._add(f"{key}.metric", node.get("metric"), "one of the sweep's metrics", fix)
         by, value = node.get("by", 0.0), node.get("above", 0.0)
         if not _is_number(by) or by < 0:
             self._add(f"{key}.by", by, "a number of 0 or more", "write `by: 0.05`")
@@ -267,11 +270,11 @@ class _Checker:
             return None
         (kind,) = kinds
         other = "" if kind == "above" else str(node[kind])
-        if other == node["arm"]:
+        if other == str(node["arm"]):
             self._add(f"{key}.{kind}", other, "another arm", "compare it with another one")
             return None
         goal = sweep.metrics[metric]
-        return Comparison(node["arm"], kind, other, metric, goal, float(by), float(value))  # type: ignore[arg-type]
+        return Comparison(str(node["arm"]), kind, other, metric, goal, float(by), float(value))  # type: ignore[arg-type]
 
 
 def _sweep_name(text: str) -> str:

@@ -27,6 +27,7 @@ from qk_lightning.tracking.mlflow_store import (
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+PARENT = "mlflow.parentRunId"
 SWEEP_FILES = (
     "report.md", "report.html", "report.tex", "results.csv", "table.csv", "plot.png",
 )  # fmt: skip
@@ -53,7 +54,7 @@ def log_sweep(sweep_folder: str) -> str:
             client.create_run(experiment_id, run_name=f"sweep {result['name']}").info.run_id
         )
     _log_metrics(client, run_id, result)
-    links = _tag_stage_runs(client, result)
+    links = _tag_stage_runs(client, run_id, result)
     _log_files(client, run_id, folder)
     client.log_text(run_id, _table_html(result["summary"]), "table.html")
     client.log_dict(run_id, {"runs": links}, "runs.json")
@@ -130,8 +131,13 @@ def _log_metrics(client: MlflowClient, run_id: str, result: dict[str, Any]) -> N
         client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
 
 
-def _tag_stage_runs(client: MlflowClient, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tag the MLflow runs of the sweep's stages with it, and list them."""
+def _tag_stage_runs(
+    client: MlflowClient, sweep_id: str, result: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Tag the MLflow runs of the sweep's stages with it, make them its children, and list them.
+
+    MLflow knows one parent of a run: of sweeps that share it, the first that was shown.
+    """
     links = []
     for entry in result["runs"]:
         run = RunFolder(Path(entry["folder"]))
@@ -140,6 +146,9 @@ def _tag_stage_runs(client: MlflowClient, result: dict[str, Any]) -> list[dict[s
         members = "; ".join(entry["members"])
         if run_id is not None:
             client.set_tag(run_id, f"qk.sweep.{result['name']}", members[:5000])
+            parent = client.get_run(run_id).data.tags.get(PARENT)
+            if parent is None or standing_run(client, record | {"run_id": parent}) is None:
+                client.set_tag(run_id, PARENT, sweep_id)
         link = f"#/experiments/{record['experiment_id']}/runs/{run_id}" if run_id else None
         links.append(
             {

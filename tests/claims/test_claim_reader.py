@@ -133,6 +133,18 @@ def test_the_shipped_claims_are_right_and_say_what_they_come_from(root):
         assert f"claims {claim.name} " in claim.path.read_text()
 
 
+def test_comparisons_of_wrong_types_and_doubles_are_refused():
+    better = VALUES["expect"][0]
+    for key, value in {
+        "arm": ["learnable"],
+        "metric": ["val/loss"],
+        "better_than": {"a": 1},
+    }.items():
+        found = problems_of(expect=[{**better, key: value}])
+        assert f"expect[0].{key}" in found
+    assert "each comparison once" in problems_of(expect=[better, dict(better)])["expect"]
+
+
 def test_seeds_of_a_test_from_scratch_are_checked():
     assert read_seeds("10, 11,12") == (10, 11, 12)
     for wrong in ("", "10,11", "10,11,11", "10,11,x", "10,11,-1", "10 11 12", "1,2,3.5"):

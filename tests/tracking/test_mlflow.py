@@ -163,7 +163,13 @@ def test_a_sweep_is_one_run_with_its_table_and_links(store, make_run):
     assert data.metrics == {"stage1/val/loss": 0.25, "stage1/val/loss/both": 0.25}
     assert client.get_metric_history(run_id, "stage1/val/loss")[0].step == 4
     assert stage_run in data.tags["mlflow.note.content"]
-    assert client.get_run(stage_run).data.tags["qk.sweep.widths"] == "width=4 seed 0"
+    tags = client.get_run(stage_run).data.tags
+    assert tags["qk.sweep.widths"] == "width=4 seed 0"
+    assert tags["mlflow.parentRunId"] == run_id
+    client.delete_run(run_id)  # shown anew, it has its children again
+    anew = log_sweep(str(sweep))
+    assert anew != run_id
+    assert client.get_run(stage_run).data.tags["mlflow.parentRunId"] == anew
     names = {item.path for item in client.list_artifacts(run_id)}
     assert names == {"report.md", "table.html", "runs.json"}
 

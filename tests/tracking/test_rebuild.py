@@ -13,7 +13,7 @@ from PIL import Image
 from qk_lightning.cli.main import main
 from qk_lightning.tracking.mlflow_evaluation import log_evaluation
 from qk_lightning.tracking.mlflow_files import TOKEN
-from qk_lightning.tracking.mlflow_runs import is_logged, log_sweep
+from qk_lightning.tracking.mlflow_runs import PARENT, is_logged, log_sweep
 from qk_lightning.tracking.mlflow_store import (
     RECORD,
     make_client,
@@ -91,6 +91,8 @@ def view():
             for key in run.data.metrics
         }
         tags = {k: v.replace(run_id, "ID") for k, v in run.data.tags.items() if k not in OURS}
+        if PARENT in tags:
+            tags[PARENT] = client.get_run(tags[PARENT]).info.run_name
         shown[run.info.run_name] = {
             "params": run.data.params,
             "histories": histories,
