@@ -92,7 +92,7 @@ PRESETS = [
     preset("defaults that are not", "defaults: [tiny/bse]\n", "tiny/bse", "'tiny/base'"),
     preset("defaults of numbers", "defaults: {a: 1}\n", "defaults", "[laptop/base"),
     preset("an open bracket", "seed: 1\ntrainer: {max_steps: 3\n", "bad.yaml:3", "mend"),
-    preset("a tab", "trainer:\n\tmax_steps: 3\n", "experiments/bad.yaml:2", "mend"),
+    preset("a tab", "trainer:\n\tmax_steps: 3\n", "experiments/bad.yaml:2", "by spaces"),
     preset("a key twice", ON_TINY + "seed: 1\nseed: 2\n", "experiments/bad.yaml:3", "seed"),
     preset("an empty file", "", "system", "write `system: {name: ...}`"),
     preset("a list", "- 1\n- 2\n", "experiments/bad.yaml", "key: value"),
