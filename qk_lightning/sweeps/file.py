@@ -179,9 +179,18 @@ def _merge(parts: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def last_word(key: str) -> str:
+    """Return what an option is called for short: `num_queries`; `connector` for `connector.name`.
+
+    Args:
+        key: its dotted key.
+    """
+    return key.removesuffix(".name").rpartition(".")[2]
+
+
 def _short_names(axes: dict[str, Any]) -> dict[str, str]:
     """Name axes by the last word of their keys, or by all where two end alike."""
-    last = [key.rsplit(".", 1)[-1] for key in axes]
+    last = [last_word(key) for key in axes]
     return {key: key if last.count(word) > 1 else word
             for key, word in zip(axes, last, strict=True)}  # fmt: skip
 

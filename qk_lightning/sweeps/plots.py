@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qk_lightning.config.atomic import aside
-from qk_lightning.sweeps.file import SweepFile, label_value
+from qk_lightning.sweeps.file import SweepFile, label_value, last_word
 from qk_lightning.sweeps.results import TableRow
 
 PLAIN_TEXT: dict[Any, Any] = {"text.parse_math": False}  # a `$` in a name is a `$`
@@ -84,6 +84,7 @@ def draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: s
     axis, values = next(iter(file.axes.items()))
     options = [value for n, value in enumerate(values) if value not in values[:n]]
     places = _places(options)
+    are_numbers = all(type(value) in (int, float) for value in options)
     span = max(places) - min(places) or 1.0
     lines: dict[str, list[TableRow]] = {}
     for row in table:
@@ -94,7 +95,10 @@ def draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: s
         colour = f"C{stages.index(rows[0].stage) % 10}"
         control = rows[0].control
         dashes = ("-", "--", "-.", ":")[_nth(name, lines, rows[0].stage) % 4]
-        style = {"marker": "o", "linestyle": dashes}
+        style = {
+            "marker": "o",
+            "linestyle": dashes if are_numbers else "none",
+        }  # names have no order
         if control:
             style = {"marker": "D", "linestyle": "none", "markerfacecolor": "none"}
         # Bars of lines that agree would hide each other.
@@ -114,9 +118,7 @@ def _line_name(row: TableRow, along: Sequence[str]) -> str:
     if row.control:
         return f"{row.stage}, {row.row} (control)"
     others = [
-        label_value(key.rsplit(".", 1)[-1], value)
-        for key, value in row.values.items()
-        if key not in along
+        label_value(last_word(key), value) for key, value in row.values.items() if key not in along
     ]
     return ", ".join([row.stage, *others])
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from qk_lightning.config.errors import ConfigError
+from qk_lightning.sweeps.file import make_row
 from qk_lightning.sweeps.kept import sweep_text
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.plots import write_plot
@@ -264,3 +265,10 @@ def test_steps_that_cannot_be_counted_are_refused():
     }
     with pytest.raises(ConfigError, match="write `equal: samples`"):
         plan_sweep(values)
+
+
+def test_an_axis_over_a_part_s_name_is_called_after_the_part():
+    values = {"connector.name": "mlp", "connector.num_layers": 2}
+    assert make_row(values).name == "connector=mlp, num_layers=2"
+    both = {"connector": "mlp", "stage1.connector.name": "linear"}
+    assert make_row(both).name == "connector=mlp, stage1.connector.name=linear"
