@@ -94,11 +94,10 @@ def draw_panel(panel: Any, file: SweepFile, table: Sequence[TableRow], metric: s
     for index, (name, rows) in enumerate(lines.items()):
         colour = f"C{stages.index(rows[0].stage) % 10}"
         control = rows[0].control
-        dashes = ("-", "--", "-.", ":")[_nth(name, lines, rows[0].stage) % 4]
-        style = {
-            "marker": "o",
-            "linestyle": dashes if are_numbers else "none",
-        }  # names have no order
+        nth = _nth(name, lines, rows[0].stage) % 4
+        style = {"marker": "os^v"[nth], "linestyle": "none"}  # between names is no trend
+        if are_numbers:
+            style = {"marker": "o", "linestyle": ("-", "--", "-.", ":")[nth]}
         if control:
             style = {"marker": "D", "linestyle": "none", "markerfacecolor": "none"}
         # Bars of lines that agree would hide each other.
