@@ -29,9 +29,9 @@ PACKAGES = (
     "tokenizers", "omegaconf", "numpy", "scipy", "mlflow", "mlflow-skinny", "torchmetrics",
     "Pillow", "dicebear-core", "dicebear-styles", "resvg-py",
 )  # fmt: skip
-# Showing, scheduling and tracking runs cannot change what they train, nor can file keeping;
-# `sweeps.stage` is what trains.
-NOT_SOURCES = ("cli", "sweeps", "tracking", "config.atomic", "config.errors", "config.locks")
+# Showing, scheduling and tracking runs cannot change what they train, nor can file keeping, nor the
+# package's list of names (""); `sweeps.stage` is what trains.
+NOT_SOURCES = ("", "cli", "sweeps", "tracking", "config.atomic", "config.errors", "config.locks")
 SOURCES_AFTER_ALL = ("sweeps.stage",)
 MAX_NAMED = 4  # files that differ, where a line has to hold them
 

@@ -29,6 +29,7 @@ def test_digest_holds_what_can_change_a_result():
     files = source_digest()
     assert "qk_lightning/config/run_folder.py" in files
     assert not [name for name in files if "/tracking/" in name or "/cli/" in name]
+    assert "qk_lightning/__init__.py" not in files
     assert not [name for name in files if "/sweeps/" in name and "stage" not in name]
     assert all((package_root().parent / name).is_file() for name in files)
 
