@@ -93,7 +93,7 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_small_vlm(folder, texts, vision_hidden=32, vision_layers=1, **sizes)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """Python's own answers: a shell's background jobs and nohup start with signals ignored."""
     before = {

@@ -27,7 +27,7 @@ from qk_lightning.config.find_runs import list_runs
 from qk_lightning.config.run_folder import RunFolder
 from qk_lightning.systems.query_kontext import QueryKontext
 
-pytestmark = pytest.mark.usefixtures("tiny_presets", "own_signals")
+pytestmark = pytest.mark.usefixtures("tiny_presets")
 
 FIT = ["fit", "tiny/stage1"]
 SYSTEM = "qk_lightning.systems.query_kontext.QueryKontext"

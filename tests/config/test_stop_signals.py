@@ -15,7 +15,6 @@ import pytest
 from qk_lightning.cli.main import main
 from qk_lightning.config import stop_signals
 
-pytestmark = pytest.mark.usefixtures("own_signals")
 REFUSES = "echo 'Job is not yours' >&2; exit 1"
 
 

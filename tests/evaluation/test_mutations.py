@@ -40,7 +40,7 @@ FLIPS = {
 pytestmark = pytest.mark.shared_root
 
 
-@pytest.fixture(scope="module", params=[32, 64])
+@pytest.fixture(scope="module", params=[32, pytest.param(64, marks=pytest.mark.slow)])
 def world(request):
     return Scenes(size=request.param, num_scenes=4, num_val=NUM_EACH * len(TAGS))
 

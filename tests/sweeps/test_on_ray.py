@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def nodes(project, monkeypatch, own_signals):
+def nodes(project, monkeypatch):
     """A cluster of two nodes with two cores each; return it, the driver's options and its nodes."""
     path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     monkeypatch.setenv("PYTHONPATH", path)

@@ -23,7 +23,7 @@ LOCAL = RunOptions(executor={"name": "submitit", "cluster": "local", "timeout_mi
 
 
 @pytest.fixture(autouse=True)
-def importable(monkeypatch, project, own_signals):
+def importable(monkeypatch, project):
     """Let jobs import the fake stages."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
 
