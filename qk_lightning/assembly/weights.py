@@ -79,8 +79,9 @@ def read_entries(run: RunFolder) -> list[Entry]:
         return [Entry(**item) for item in run.entries()]
     file = run.weights_json
     if not file.is_file():
-        state = "without weights.json" if run.is_done else run.state
-        fix = "train it to its end first"
+        state, fix = run.state, "train it to its end first"
+        if run.is_done:  # a file was lost since, and nothing would train it again by itself
+            state, fix = "without weights.json", f"qk runs rm {run.name}, then train it again"
         raise ConfigError(Problem("run", run.name, f"a finished run (it is {state})", fix))
     reason = "no list of entries"
     try:

@@ -122,7 +122,7 @@ CASES = [
     broken("an option of a newer version", "stage2", newer_option,
            "connector.num_gates", "an option of mlp"),
     broken("an edited configuration", "stage2", wider, "queries", "(2, 32), expected (3, 32)"),
-    broken("no weights.json", "stage2", gone("weights.json"), "run = 'stage2-", "train it"),
+    broken("no weights.json", "stage2", gone("weights.json"), "run = 'stage2-", "qk runs rm stage2-"),
     broken("weights.json cut short", "stage2", text("weights.json", '{"format": 1, "ent'),
            "weights.json", "train the run again"),
     broken("weights.json of no list", "stage2", text("weights.json", "[1, 2]"),
