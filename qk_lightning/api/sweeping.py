@@ -13,7 +13,6 @@ from qk_lightning.config.paths import sweeps_root
 from qk_lightning.sweeps.ended import describe_failures
 from qk_lightning.sweeps.engine import RunOptions
 from qk_lightning.sweeps.file import SWEEP_COPY, SweepFile
-from qk_lightning.sweeps.kept import keep_sweep
 from qk_lightning.sweeps.plan import plan_sweep
 from qk_lightning.sweeps.reader import parse_sweep
 from qk_lightning.sweeps.report import RESULT_FILE, write_report
@@ -49,8 +48,6 @@ def sweep(
     """
     see_edits()
     plan = plan_sweep(_given(sweep), overrides)
-    if plan.file.path is None:  # so that it is found by its name later
-        keep_sweep(plan.file)
     done = run_sweep(plan, redo=redo, plain=plain, write=write, options=RunOptions(retry))
     if done.outcome.interrupted:
         raise KeyboardInterrupt("stopped; the same call goes on from the last checkpoints")

@@ -23,8 +23,10 @@ def keep_sweep(file: SweepFile) -> None:
     """Write a sweep to its own folder: its file as it is, where that says all.
 
     Args:
-        file: the sweep.
+        file: the sweep; nothing is kept of one that another command runs.
     """
+    if file.command:
+        return
     text = None
     if file.path is not None and read_layer(file.path).values.get("name") == file.name:
         text = file.path.read_text(encoding="utf-8")  # with its comments

@@ -71,8 +71,7 @@ def run_sweep(
         plan, doomed = redo_sweep(plan)
     check_room(plan.file, plan.to_start)
     write("\n".join([plan.describe(), *describe_redo(doomed)]))
-    if plan.file.path is not None:
-        keep_sweep(plan.file)
+    keep_sweep(plan.file)
     tracked = experiments_of(plan)
     with local_pool(plan.file, room_of(plan.file, plan.to_start), preload) as pool:
         outcome = _train(plan, doomed, pool, conduct)

@@ -73,8 +73,7 @@ def run_search(plan: SweepPlan, redo: bool, conduct: Conduct) -> SweepResult:
 
 
 def _search(probe: SweepPlan, folder: Path, conduct: Conduct) -> SweepResult:
-    if probe.file.path is not None:
-        keep_sweep(probe.file)
+    keep_sweep(probe.file)
     study, file = Study(probe.file, folder), probe.file
     if conduct.retry:
         study.retry_failed()
