@@ -80,13 +80,15 @@ def _slip(metric: str) -> str:
     left alone.
     """
     first, suite, name = [*metric.split("/", 2), "", ""][:3]
-    if first != "eval" or not (SUITES / f"{suite}.py").is_file() or name in _words(SUITES.parent):
+    if first != "eval" or not (SUITES / f"{suite}.py").is_file():
         return ""
     own = _words(SUITES / f"{suite}.py")
-    if any(name.startswith(f"{word}_") for word in own):  # of one kind, as `direct_colour`
+    if name in own or any(name.startswith(f"{word}_") for word in own):  # such as `direct_colour`
         return ""
     alike = get_close_matches(name, own, 1, SLIP)
-    return f"eval/{suite}/{alike[0]}" if alike else ""
+    if not alike or name in _words(SUITES.parent):  # a metric that suites share
+        return ""
+    return f"eval/{suite}/{alike[0]}"
 
 
 @functools.cache
